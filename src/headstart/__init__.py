@@ -1,0 +1,1 @@
+"""Headstart: run the frozen base once, iterate on heads in seconds."""

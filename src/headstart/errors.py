@@ -1,0 +1,59 @@
+"""Every error Headstart raises on purpose: what was expected, what was found, what to do."""
+
+from __future__ import annotations
+
+
+class HeadstartError(Exception):
+    """Base of all errors a user can mend; the command line prints it as one line."""
+
+
+class DataError(HeadstartError, ValueError):
+    """The dataset cannot be used as it is (missing, empty, one class only, ...)."""
+
+
+class DataNotFoundError(DataError, FileNotFoundError):
+    """The dataset, or a part of it, is not there or cannot be read."""
+
+
+class UnreadableImageError(DataError):
+    """One picture cannot be decoded; its reason goes to the ledger and the run goes on."""
+
+
+class WeightsError(HeadstartError, ValueError):
+    """The base's weights cannot be had, or are not the ones expected."""
+
+
+class LayerError(HeadstartError, ValueError):
+    """The base has no such layer, or a layer cannot be cut at."""
+
+
+class StoreError(HeadstartError):
+    """A store cannot be used."""
+
+
+class StoreNotFoundError(StoreError, FileNotFoundError):
+    """There is no store at this path."""
+
+
+class StoreVersionError(StoreError, ValueError):
+    """The store was written in a format this version does not know."""
+
+
+class SpecMismatchError(StoreError, ValueError):
+    """The store holds features of another spec than the one asked for."""
+
+
+class CorruptStoreError(StoreError, OSError):
+    """A file of the store is missing or damaged; no row of it has been served."""
+
+
+class HeadError(HeadstartError, ValueError):
+    """A head is unknown, or cannot be trained on these rows."""
+
+
+class MissingExtraError(HeadstartError, ImportError):
+    """An optional package is needed; the message names the extra to install."""
+
+
+class InterruptedRunError(HeadstartError):
+    """The user stopped a run; the message says what is kept."""
