@@ -1,0 +1,293 @@
+"""A store, for writing: what is known already, shards as they come, and the publication."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headstart.cache import _files, catalog
+from headstart.cache.catalog import Catalog, LayerIndex, LeftOut
+from headstart.cache.shard import ShardHead, ShardInfo, read_head, write_shard
+from headstart.cache.spec import PER_LAYER
+from headstart.errors import (
+    CorruptStoreError,
+    SpecMismatchError,
+    StoreError,
+    StoreVersionError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from headstart.cache.spec import Spec
+
+#: Identity of a row under a spec: SHA-256 (hex) of the picture's file, and its view.
+RowId = tuple[bytes, int]
+
+
+@dataclass
+class _Known:
+    """The shards of one layer, and where each row is in them (first copy wins)."""
+
+    spec: Spec
+    heads: list[ShardHead] = field(default_factory=list)
+    position: dict[RowId, int] = field(default_factory=dict)
+    rows: int = 0
+
+    def add(self, head: ShardHead) -> None:
+        ids = zip(head.image_sha256.tolist(), head.view.tolist(), strict=True)
+        for offset, row in enumerate(ids):
+            self.position.setdefault(row, self.rows + offset)
+        self.heads.append(head)
+        self.rows += head.info.rows
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows a store shall have, in order: one entry a row in each list."""
+
+    classes: tuple[str, ...]
+    path: list[str]
+    split: list[str]
+    label: list[int]
+    image_sha256: list[bytes]
+    view: list[int]
+
+    def ids(self) -> list[RowId]:
+        """Return the identity of each row."""
+        return list(zip(self.image_sha256, self.view, strict=True))
+
+
+class Filling:
+    """One run that fills a store.
+
+    Opening it changes nothing on disk but to make the folder and to remove what dead runs
+    left behind. Shards that an earlier run wrote and could not publish are found again.
+
+    Raises
+    ------
+    StoreError
+        If `folder` is a file, or a folder with something else in it.
+    """
+
+    def __init__(self, folder: Path, *, repair: bool = False) -> None:
+        self.folder = folder
+        self.shards = folder / catalog.SHARDS
+        self.damaged: list[Path] = []
+        self._known: dict[str, _Known] = {}
+        self.before = _read_catalog(folder, damaged_is_none=repair)
+        self._prepare()
+        if self.before is not None:
+            for index in self.before.layers.values():
+                self._remember(index, check=repair)
+        self._adopt()
+
+    def _prepare(self) -> None:
+        self.shards.mkdir(parents=True, exist_ok=True)
+        for place in (self.folder, self.shards):
+            _files.remove_stale_temporaries(place)
+
+    def _remember(self, index: LayerIndex, *, check: bool) -> None:
+        known = self._known.setdefault(index.spec.name, _Known(index.spec))
+        for info, first, last in zip(index.shards, index.starts, index.starts[1:], strict=False):
+            if check and not self._sound(info):
+                self.damaged.append(self.shards / info.file)
+                continue
+            ids, view = index.image_sha256[first:last], index.view[first:last]
+            known.add(ShardHead(info, index.spec, ids, view, index.shape, {}))
+
+    def _sound(self, info: ShardInfo) -> bool:
+        try:
+            return _files.check_seal(self.shards / info.file) == info.sha256
+        except (FileNotFoundError, CorruptStoreError):
+            return False
+
+    def _adopt(self) -> None:
+        """Find the shards of runs that ended before they published."""
+        listed = {head.info.file for known in self._known.values() for head in known.heads}
+        for path in sorted(self.shards.glob("*.h5")):
+            if path.name in listed or path in self.damaged:
+                continue
+            try:
+                head = read_head(path)
+            except CorruptStoreError:
+                self.damaged.append(path)
+                continue
+            spec = self.spec
+            if spec is None or not spec.differences(head.spec, ignore=PER_LAYER):
+                self._known.setdefault(head.spec.name, _Known(head.spec)).add(head)
+
+    @property
+    def spec(self) -> Spec | None:
+        """The spec of what is there; None while nothing is."""
+        for known in self._known.values():
+            return known.spec
+        return None
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers the store publishes already."""
+        return tuple(self.before.layers) if self.before is not None else ()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of the last run, published or not."""
+        if self.before is not None:
+            return self.before.settings
+        for known in self._known.values():
+            if known.heads:
+                return known.heads[-1].run
+        return {}
+
+    def require(self, spec: Spec) -> None:
+        """Refuse a spec that differs from the store's in more than its layer.
+
+        Raises
+        ------
+        SpecMismatchError
+            Naming each field that differs, the store's value, the one asked for, and what
+            to do.
+        """
+        if self.spec is None:
+            return
+        differences = self.spec.differences(spec, ignore=PER_LAYER)
+        if differences:
+            listed = "; ".join(
+                f"{name}: the store has {mine!r}, asked for {theirs!r}"
+                for name, (mine, theirs) in differences.items()
+            )
+            raise SpecMismatchError(
+                f"{self.folder} was made under another spec ({listed}); leave the option out to "
+                "use the store's, or choose another -o for a second store"
+            )
+
+    def missing(self, name: str, rows: Sequence[RowId]) -> list[RowId]:
+        """Return the rows that layer `name` lacks, each once, in order."""
+        known = self._known[name].position if name in self._known else {}
+        return [row for row in dict.fromkeys(rows) if row not in known]
+
+    def add(
+        self, spec: Spec, rows: Sequence[RowId], features: NDArray[Any], run: Mapping[str, Any]
+    ) -> None:
+        """Write one shard; from now on its rows survive whatever happens to this process."""
+        ids = np.array([row[0] for row in rows], dtype="S64")
+        view = np.array([row[1] for row in rows], dtype=np.uint8)
+        info = write_shard(self.shards, spec, ids, view, features, run=run)
+        head = ShardHead(info, spec, ids, view, features.shape[1:], {})
+        self._known.setdefault(spec.name, _Known(spec)).add(head)
+
+    def publish(
+        self,
+        rows: Rows,
+        layers: Sequence[str],
+        left_out: Sequence[LeftOut],
+        settings: Mapping[str, Any],
+        seconds: float,
+    ) -> bool:
+        """Swap in a catalog with exactly these rows and layers; return whether anything changed.
+
+        Raises
+        ------
+        StoreError
+            If a layer lacks one of the rows.
+        """
+        before = self.before
+        after = Catalog(
+            classes=rows.classes,
+            path=rows.path,
+            split=rows.split,
+            label=np.array(rows.label, dtype=np.int32),
+            image_sha256=np.array(rows.image_sha256, dtype="S64"),
+            view=np.array(rows.view, dtype=np.uint8),
+            layers={name: self._layer(name, rows.ids()) for name in layers},
+            left_out=catalog.sort_left_out(left_out),
+            settings=dict(settings),
+            extract_seconds=seconds + (before.extract_seconds if before else 0.0),
+            created=before.created if before else catalog.now(),
+        )
+        if before is not None and _same(before, after) and _ledger_is(self.folder, after):
+            return False
+        catalog.write(self.folder, after)
+        self.before = after
+        return True
+
+    def _layer(self, name: str, ids: list[RowId]) -> LayerIndex:
+        lacking = self.missing(name, ids)
+        if lacking:
+            raise StoreError(f"layer {name} of {self.folder} lacks {len(lacking)} rows")
+        known = self._known[name]
+        heads = known.heads
+        return LayerIndex(
+            spec=known.spec,
+            shape=heads[0].shape,
+            shards=tuple(head.info for head in heads),
+            image_sha256=np.concatenate([head.image_sha256 for head in heads]),
+            view=np.concatenate([head.view for head in heads]),
+            position=np.array([known.position[row] for row in ids], dtype=np.int64),
+        )
+
+    def remove_damaged(self) -> list[Path]:
+        """Remove the damaged shards, once the catalog names them no more; return them."""
+        for path in self.damaged:
+            path.unlink(missing_ok=True)
+        gone, self.damaged = self.damaged, []
+        return gone
+
+
+def _read_catalog(folder: Path, *, damaged_is_none: bool) -> Catalog | None:
+    if folder.exists() and not folder.is_dir():
+        raise StoreError(f"{folder} is a file; -o expects a folder to make or to fill")
+    try:
+        return catalog.read(folder / catalog.FILE)
+    except FileNotFoundError:
+        pass
+    except StoreVersionError:
+        raise
+    except CorruptStoreError as error:
+        if damaged_is_none:
+            return None
+        raise CorruptStoreError(
+            f"{error}; mend it with: headstart verify {folder} --repair --data DATA"
+        ) from error
+    ours = {catalog.SHARDS, "derived", "ledger.jsonl"}
+    strangers = [] if not folder.exists() else [path.name for path in folder.iterdir()]
+    strangers = [name for name in strangers if name not in ours and not name.startswith(".tmp-")]
+    if strangers:
+        raise StoreError(
+            f"{folder} is not a store and not empty (it has {min(strangers)!r}); "
+            "choose a new folder for -o"
+        )
+    return None
+
+
+def _same(before: Catalog, after: Catalog) -> bool:
+    """Tell whether two catalogs say the same but for times and versions."""
+    return _words(before) == _words(after)
+
+
+def _words(content: Catalog) -> str:
+    layers = {
+        name: [
+            index.spec.to_json(),
+            [shard.sha256 for shard in index.shards],
+            index.position.tolist(),
+        ]
+        for name, index in content.layers.items()
+    }
+    rows = [content.path, content.split, content.label.tolist(), content.view.tolist()]
+    hashes = content.image_sha256.tolist()
+    words = [content.classes, rows, repr(hashes), layers, content.left_out, content.settings]
+    return json.dumps(words, sort_keys=True)
+
+
+def _ledger_is(folder: Path, content: Catalog) -> bool:
+    try:
+        return (folder / "ledger.jsonl").read_bytes() == catalog.ledger_text(content)
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,392 @@
+"""A store, for reading: rows, labels and features, each shard checked before it is served."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from headstart.cache import _files, _hdf5, catalog
+from headstart.cache.shard import DATASET, ShardInfo
+from headstart.errors import (
+    CorruptStoreError,
+    HeadstartError,
+    LayerError,
+    StoreError,
+    StoreNotFoundError,
+)
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator
+
+    import h5py
+    from numpy.typing import DTypeLike, NDArray
+
+    from headstart.cache.catalog import LayerIndex
+    from headstart.cache.spec import Spec
+
+Pool = Literal["none", "avg", "max"]
+POOLS = ("none", "avg", "max")
+#: A shard of which more than this share of rows is asked for is read whole.
+_WHOLE_SHARE = 0.25
+
+
+class Store:
+    """The features of one dataset under one spec.
+
+    Made by `headstart.extract`; opened by ``Store.open(path)``. Rows are in the order of
+    the dataset: sorted path, then view. A shard is checked against its published SHA-256
+    the first time a row of it is asked for, so a damaged one is named, never served.
+
+    Examples
+    --------
+    >>> store = Store.open("pets.features")           # doctest: +SKIP
+    >>> X = store.features("mixed7", split="train")   # doctest: +SKIP
+    """
+
+    #: Files checked by this process: (path, size, mtime, inode) -> SHA-256 of the body.
+    _checked: ClassVar[dict[tuple[str, int, int, int], str]] = {}
+
+    def __init__(self, path: Path, content: catalog.Catalog) -> None:
+        self.path = path
+        self._catalog = content
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Store:
+        """Open a store directory, or a single file made by ``headstart pack``.
+
+        Raises
+        ------
+        StoreNotFoundError
+            If there is no store at `path`.
+        StoreVersionError
+            If it was written in a newer format.
+        CorruptStoreError
+            If its catalog is damaged or a shard is missing or has another size.
+        """
+        folder = Path(path)
+        file = folder / catalog.FILE if folder.is_dir() else folder
+        if not file.is_file():
+            raise StoreNotFoundError(_no_store(folder))
+        if file == folder and not _is_hdf5(file):
+            raise StoreError(
+                f"{folder} is not a store: expected a folder or HDF5 file of Headstart"
+            )
+        try:
+            content = catalog.read(file)
+        except CorruptStoreError as error:
+            raise CorruptStoreError(f"{error}; {_remedy(folder)}") from error
+        store = cls(folder, content)
+        store._check_shards_present()
+        return store
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self._catalog)
+
+    def __repr__(self) -> str:
+        """Say in one line what is in the store."""
+        return (
+            f"<Store {str(self.path)!r}: {len(self)} rows, {len(self.classes)} classes, "
+            f"layers {', '.join(self.layers)}>"
+        )
+
+    @property
+    def catalog(self) -> catalog.Catalog:
+        """All that ``features.h5`` says."""
+        return self._catalog
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the stored layers, in the order they were added."""
+        return tuple(self._catalog.layers)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names; a label is an index into them."""
+        return self._catalog.classes
+
+    @property
+    def spec(self) -> Spec:
+        """The spec of the first layer; the others differ from it in their layer alone."""
+        return self._index(None).spec
+
+    @property
+    def extract_seconds(self) -> float:
+        """Seconds that extraction took so far, all runs together."""
+        return self._catalog.extract_seconds
+
+    @property
+    def derived(self) -> Path | None:
+        """Folder for what can be computed again at any time; None for a packed file."""
+        return None if self.path.is_file() else self.path / "derived"
+
+    def shape(self, layer: str | None = None) -> tuple[int, ...]:
+        """Return the shape of one row, ``(7, 7, 768)`` for mixed7 at 150x150."""
+        return self._index(layer).shape
+
+    def rows(self, split: str | None = None) -> NDArray[np.int64]:
+        """Return the row numbers of a split, ``(n,)``.
+
+        ``"train"`` includes the rows that no split claims; None means all rows.
+
+        Raises
+        ------
+        StoreError
+            If there is no such split.
+        """
+        splits = self.splits()
+        if split is None:
+            return np.arange(len(splits))
+        if split not in catalog.SPLITS:
+            raise StoreError(f"no split is called {split!r}; expected one of {catalog.SPLITS[1:]}")
+        wanted = splits == split
+        return np.flatnonzero(wanted | (splits == "") if split == "train" else wanted)
+
+    def labels(self, split: str | None = None) -> NDArray[np.int32]:
+        """Return the labels, ``(n,)`` int32; -1 where unknown."""
+        return self._catalog.label[self.rows(split)]
+
+    def splits(self) -> NDArray[np.str_]:
+        """Return the split of every row, ``(N,)``: train, validation, test or empty."""
+        return np.array(self._catalog.split, dtype=np.str_)
+
+    def paths(self, split: str | None = None) -> list[str]:
+        """Return the paths, relative to the dataset."""
+        return [self._catalog.path[row] for row in self.rows(split)]
+
+    def image_sha256(self, split: str | None = None) -> NDArray[np.bytes_]:
+        """Return the SHA-256 of each picture's file, ``(n,)`` of ``S64`` (hex)."""
+        return self._catalog.image_sha256[self.rows(split)]
+
+    def views(self, split: str | None = None) -> NDArray[np.uint8]:
+        """Return the view of each row, ``(n,)``; 0 is the picture itself."""
+        return self._catalog.view[self.rows(split)]
+
+    def features(
+        self,
+        layer: str | None = None,
+        *,
+        split: str | None = None,
+        rows: NDArray[np.int64] | None = None,
+        pool: Pool = "none",
+        dtype: DTypeLike = np.float32,
+    ) -> NDArray[Any]:
+        """Return features in memory.
+
+        Parameters
+        ----------
+        layer
+            A stored layer; the first one by default.
+        split, rows
+            Which rows: a split's, or these row numbers in this order (not both).
+        pool
+            ``avg`` or ``max`` over height and width.
+        dtype
+            Of the result; float32 by default, ``"float16"`` is as stored.
+
+        Returns
+        -------
+        ndarray
+            ``(n, height, width, channels)``, or ``(n, channels)`` if pooled.
+
+        Raises
+        ------
+        LayerError
+            If the layer is not in the store.
+        CorruptStoreError
+            If a shard is missing or damaged; no row is returned.
+        """
+        if rows is not None and split is not None:
+            raise StoreError("give split or rows, not both")
+        wanted = self.rows(split) if rows is None else np.asarray(rows)
+        result: NDArray[Any] | None = None
+        for positions, block in self.blocks(layer, rows=wanted, pool=pool):
+            if result is None:
+                result = np.empty((len(wanted), *block.shape[1:]), dtype)
+            result[positions] = block
+        if result is None:
+            return np.empty((0, *self._shape(layer, pool)), dtype)
+        return result
+
+    def blocks(
+        self,
+        layer: str | None = None,
+        *,
+        rows: NDArray[np.int64] | None = None,
+        block_rows: int = 256,
+        pool: Pool = "none",
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
+        """Yield ``(positions, block)`` until each of `rows` was given once, shard by shard.
+
+        `positions` (b,) index into `rows`; `block` is ``(b, ...)`` in the stored dtype
+        (pooled: float32), with b at most `block_rows`.
+        """
+        index, pool = self._stored(layer, pool)
+        wanted = self._catalog_rows(rows)
+        flat = index.position[wanted]
+        starts = index.starts
+        shard_of = np.searchsorted(starts, flat, "right") - 1
+        order = np.argsort(flat, kind="stable")
+        edges = np.searchsorted(shard_of[order], np.arange(len(index.shards) + 1))
+        for number, info in enumerate(index.shards):
+            mine = order[edges[number] : edges[number + 1]]
+            if len(mine):
+                local = flat[mine] - starts[number]
+                for part, block in self._read_shard(index, info, local, block_rows):
+                    yield mine[part], _pooled(block, pool)
+
+    def fingerprint(
+        self,
+        layer: str | None = None,
+        *,
+        rows: NDArray[np.int64] | None = None,
+        pool: Pool = "none",
+    ) -> str:
+        """Return a SHA-256 (hex) of which values these rows are: spec, pictures, views, order."""
+        index, pool = self._stored(layer, pool)
+        wanted = self._catalog_rows(rows)
+        digest = hashlib.sha256(f"{index.spec.to_json()}|{pool}|".encode())
+        digest.update(self._catalog.image_sha256[wanted].tobytes())
+        digest.update(self._catalog.view[wanted].tobytes())
+        return digest.hexdigest()
+
+    def source(self, info: ShardInfo) -> Path:
+        """Return the file of a shard (of a packed store: the store itself)."""
+        return self.path / catalog.SHARDS / info.file if info.file else self.path
+
+    def _catalog_rows(self, rows: NDArray[np.int64] | None) -> NDArray[np.int64]:
+        if rows is None:
+            return np.arange(len(self))
+        wanted = np.asarray(rows, dtype=np.int64)
+        if len(wanted) and not 0 <= wanted.min() <= wanted.max() < len(self):
+            raise StoreError(f"rows must be from 0 to {len(self) - 1}; found {wanted.max()}")
+        return wanted
+
+    def _index(self, layer: str | None) -> LayerIndex:
+        layers = self._catalog.layers
+        name = next(iter(layers)) if layer is None else layer
+        if name not in layers:
+            raise LayerError(
+                f"layer {name!r} is not in {self.path}, which has {', '.join(layers)}; add it "
+                f"with: headstart extract DATA -o {self.path} --layer {name}"
+            )
+        return layers[name]
+
+    def _stored(self, layer: str | None, pool: Pool) -> tuple[LayerIndex, Pool]:
+        """Return the layer to read, and the pooling still to be done."""
+        if pool not in POOLS:
+            raise StoreError(f"pool must be one of {', '.join(POOLS)}; found {pool!r}")
+        already = f"{layer}.{pool}"
+        if layer is not None and already in self._catalog.layers:
+            return self._catalog.layers[already], "none"
+        index = self._index(layer)
+        if len(index.shape) == 1 and pool == index.spec.pool:
+            return index, "none"
+        if len(index.shape) == 1 and pool != "none":
+            raise LayerError(f"{index.spec.name} is stored pooled; it cannot be pooled by {pool}")
+        return index, pool
+
+    def _shape(self, layer: str | None, pool: Pool) -> tuple[int, ...]:
+        index, pool = self._stored(layer, pool)
+        return index.shape if pool == "none" else index.shape[-1:]
+
+    def _read_shard(
+        self, index: LayerIndex, info: ShardInfo, local: NDArray[np.int64], block_rows: int
+    ) -> Iterator[tuple[slice, NDArray[Any]]]:
+        """Yield the rows `local` (sorted) of one shard, in blocks."""
+        path = self.source(info)
+        self.check_shard(info)
+        with _hdf5.reading(path) as file:
+            name = DATASET if info.file else index.spec.name
+            dataset = _hdf5.features(file, name, index.spec.dtype, info.rows)
+            if dataset.shape[1:] != index.shape:
+                raise CorruptStoreError(
+                    f"{path} has rows of {dataset.shape[1:]}, not {index.shape}"
+                )
+            for first in range(0, len(local), block_rows):
+                part = slice(first, min(first + block_rows, len(local)))
+                yield part, _take(dataset, local[part])
+
+    def check_shard(self, info: ShardInfo) -> None:
+        """Check a shard against the SHA-256 it was published with, once per process.
+
+        Raises
+        ------
+        CorruptStoreError
+            If it is missing, damaged, or another shard.
+        """
+        path = self.source(info)
+        try:
+            status = path.stat()
+            key = (str(path.absolute()), status.st_size, status.st_mtime_ns, status.st_ino)
+            found = self._checked.get(key) or _files.check_seal(path)
+        except FileNotFoundError as error:
+            raise CorruptStoreError(f"shard {path} is missing; {_remedy(self.path)}") from error
+        except HeadstartError as error:
+            raise CorruptStoreError(f"{error}; {_remedy(self.path)}") from error
+        if found != info.sha256:
+            raise CorruptStoreError(
+                f"{path} is not the shard this store published (checksum {found[:16]}..., "
+                f"expected {info.sha256[:16]}...); {_remedy(self.path)}"
+            )
+        self._checked[key] = found
+
+    def _check_shards_present(self) -> None:
+        for index in self._catalog.layers.values():
+            for info in index.shards:
+                if not info.file:
+                    continue
+                path = self.source(info)
+                size = path.stat().st_size if path.is_file() else None
+                if size != info.bytes:
+                    found = "is missing" if size is None else f"has {size} bytes"
+                    raise CorruptStoreError(
+                        f"shard {path} {found}; expected {info.bytes} bytes; {_remedy(self.path)}"
+                    )
+
+
+def _remedy(path: Path) -> str:
+    if path.is_file():
+        return "pack the store again"
+    return f"mend it with: headstart verify {path} --repair --data DATA"
+
+
+def _take(dataset: h5py.Dataset, local: NDArray[np.int64]) -> NDArray[Any]:
+    """Read sorted rows of a dataset: one range if they are dense, else row by row."""
+    first, last = int(local[0]), int(local[-1]) + 1
+    if len(local) >= _WHOLE_SHARE * (last - first):
+        span: NDArray[Any] = np.asarray(dataset[first:last])
+        return span if len(span) == len(local) and _consecutive(local) else span[local - first]
+    return np.stack([dataset[int(row)] for row in local])
+
+
+def _consecutive(local: NDArray[np.int64]) -> bool:
+    return bool((np.diff(local) == 1).all())
+
+
+def _pooled(block: NDArray[Any], pool: Pool) -> NDArray[Any]:
+    if pool == "avg":
+        return np.asarray(block.mean(axis=(1, 2), dtype=np.float32))
+    if pool == "max":
+        return np.asarray(block.max(axis=(1, 2)), dtype=np.float32)
+    return block
+
+
+def _is_hdf5(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(8) == b"\x89HDF\r\n\x1a\n"
+
+
+def _no_store(folder: Path) -> str:
+    if not folder.exists():
+        return f"there is no store at {folder}; make one with: headstart extract DATA -o {folder}"
+    if folder.is_dir() and (folder / catalog.SHARDS).is_dir():
+        return (
+            f"{folder} is an extraction that was not finished; run the same "
+            f"headstart extract DATA -o {folder} again to finish it"
+        )
+    return f"{folder} is not a store: it has no {catalog.FILE}"

@@ -1,0 +1,138 @@
+"""Read a whole store back and check it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from headstart.cache import _files, catalog
+from headstart.cache.shard import read_head, rows_sha256
+from headstart.cache.store import Store
+from headstart.errors import CorruptStoreError, StoreVersionError
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterator
+
+    from headstart.cache.catalog import LayerIndex
+    from headstart.cache.shard import ShardInfo
+
+
+class Problem(NamedTuple):
+    """A file of a store that is not what it should be."""
+
+    file: str
+    what: str
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What `verify` found: nothing wrong if `problems` is empty."""
+
+    store: str
+    rows: int
+    shards: int
+    bytes: int
+    problems: tuple[Problem, ...]
+    #: Sound shards that no row needs: of an unfinished run, or of pictures since removed.
+    unlisted: tuple[str, ...]
+
+    @property
+    def sound(self) -> bool:
+        """Tell whether every row can be trusted."""
+        return not self.problems
+
+
+def verify(
+    path: str | os.PathLike[str], progress: Callable[[int], None] | None = None
+) -> Verification:
+    """Read every file of a store and check it against its checksums and the catalog.
+
+    Parameters
+    ----------
+    path
+        A store, or a packed file.
+    progress
+        Called with the bytes of each shard that was read.
+
+    Raises
+    ------
+    StoreNotFoundError, StoreVersionError
+        If there is no store, or a newer one. Damage is reported, not raised.
+    """
+    folder = Path(path)
+    try:
+        content = catalog.read(folder / catalog.FILE if folder.is_dir() else folder)
+    except FileNotFoundError:
+        Store.open(folder)  # says what is there instead
+        raise
+    except StoreVersionError:
+        raise
+    except CorruptStoreError as error:
+        problem = Problem(catalog.FILE if folder.is_dir() else folder.name, str(error))
+        return Verification(str(folder), 0, 0, 0, (problem,), ())
+    store = Store(folder, content)
+    problems: list[Problem] = []
+    total, shards = 0, 0
+    for index in content.layers.values():
+        for number, info in enumerate(index.shards):
+            problems += _shard_problems(store, index, number)
+            shards, total = shards + 1, total + info.bytes
+            if progress is not None:
+                progress(info.bytes)
+    problems += _other_problems(store)
+    unlisted = () if folder.is_file() else tuple(_unlisted(store, problems))
+    return Verification(str(folder), len(content), shards, total, tuple(problems), unlisted)
+
+
+def _shard_problems(store: Store, index: LayerIndex, number: int) -> Iterator[Problem]:
+    info = index.shards[number]
+    name = f"{catalog.SHARDS}/{info.file}" if info.file else store.path.name
+    try:
+        store.check_shard(info)
+        if info.file:
+            _check_content(store.source(info), index, info, int(index.starts[number]))
+        else:
+            for _ in store.blocks(index.spec.name):
+                pass
+    except CorruptStoreError as error:
+        yield Problem(name, str(error))
+
+
+def _check_content(path: Path, index: LayerIndex, info: ShardInfo, start: int) -> None:
+    """Read every row of a shard and compare with what the shard and the catalog say."""
+    head = read_head(path)
+    part = slice(start, start + info.rows)
+    same = np.array_equal(head.image_sha256, index.image_sha256[part])
+    if head.spec != index.spec or not same or not np.array_equal(head.view, index.view[part]):
+        raise CorruptStoreError(f"{path} holds other rows than {catalog.FILE} says")
+    found = rows_sha256(path, head)
+    if found != head.rows_sha256:
+        raise CorruptStoreError(f"{path}: the rows do not have the checksum they were written with")
+
+
+def _other_problems(store: Store) -> Iterator[Problem]:
+    if store.path.is_file():
+        return
+    ledger = store.path / "ledger.jsonl"
+    if not ledger.is_file():
+        yield Problem(ledger.name, f"{ledger} is missing")
+    elif ledger.read_bytes() != catalog.ledger_text(store.catalog):
+        yield Problem(ledger.name, f"{ledger} differs from the ledger in {catalog.FILE}")
+
+
+def _unlisted(store: Store, problems: list[Problem]) -> Iterator[str]:
+    """Yield sound shards beside the listed ones; add the damaged to `problems`."""
+    listed = {info.file for index in store.catalog.layers.values() for info in index.shards}
+    for path in sorted((store.path / catalog.SHARDS).glob("*.h5")):
+        if path.name in listed:
+            continue
+        name = f"{catalog.SHARDS}/{path.name}"
+        try:
+            _files.check_seal(path)
+            yield name
+        except CorruptStoreError as error:
+            problems.append(Problem(name, str(error)))
