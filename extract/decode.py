@@ -346,9 +346,9 @@ def _colour_key(image: Image.Image, data: bytes, kind: str) -> tuple[int, ...] |
 def _resized(image: Image.Image, size: int, colour_key: tuple[int, ...] | None) -> Image.Image:
     """Return the loaded picture as RGB on white, stretched; along rows first, then columns.
 
-    Which comes first is left to no version of Pillow: it moves values by 1. Because rows come first,
-    colours can be converted strip by strip and each strip narrowed at once, so that no second
-    picture of full size ever exists.
+    Which comes first is left to no version of Pillow: it moves values by 1. Because rows come
+    first, colours can be converted strip by strip and each strip narrowed at once, so that no
+    second picture of full size ever exists.
     """
     width, height = image.size
     if image.mode in {"RGB", "L"} and colour_key is None:
