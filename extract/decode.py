@@ -95,12 +95,16 @@ _PNG_PASSES = (
 )
 _INFLATE_BYTES = 1 << 14  # of input; deflate makes at most a thousand times as much of it
 _PNG_PIXEL_CHUNKS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT"})
-_JPEG_METADATA = frozenset(
-    {*range(0xE1, 0xEE), 0xEF, 0xFE}
-)  # APP1-APP13, APP15, COM; not JFIF and Adobe
-_JPEG_BARE = frozenset(
-    {0x00, 0x01, *range(0xD0, 0xDB)}
-)  # markers without a length, and the scan's start
+# APP1 to APP13, APP15 and comments; APP0 (JFIF) and APP14 (Adobe) decide colours.
+_JPEG_METADATA = frozenset({*range(0xE1, 0xEE), 0xEF, 0xFE})
+# Markers that have no length, and the start of the scan, where the walk ends.
+_JPEG_BARE = frozenset({0x00, 0x01, *range(0xD0, 0xDB)})
+# Size, sample layout, compression, strips and tiles, palette, JPEG tables, ink set, YCbCr. 0xBC01
+# marks a kind of TIFF that Pillow knows to refuse.
+_TIFF_PIXEL_TAGS = frozenset(
+    {256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320, 322, 323, 324, 325}
+    | {332, 338, 339, 347, *range(512, 522), *range(529, 533), 0xBC01}
+)
 
 # Without a handler of its own, a logger that nobody configured prints errors to the terminal.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
@@ -150,7 +154,7 @@ def decode(data: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> NDArray[n
         if kind == "PNG":
             _check_png_rows(image, data)
         small = _resized(image, size, colour_key)
-    turn = _TURNS.get(_orientation(exif or image.info.get("exif", b"")) if kind != "TIFF" else 1)
+    turn = _TURNS.get(_orientation(exif or image.info.get("exif", b"")))
     return np.array(small if turn is None else small.transpose(turn))
 
 
@@ -214,9 +218,8 @@ def _as_reason(kind: str) -> Iterator[None]:
         raise UnreadableImageError(f"not enough memory for this {kind}") from None
     except Exception as error:  # noqa: BLE001 - Pillow's parsers raise nearly every kind
         what = " ".join(str(error).split())[:120] or type(error).__name__
-        how = (
-            "truncated" if "truncated" in what.lower() or isinstance(error, EOFError) else "damaged"
-        )
+        early = "truncated" in what.lower() or isinstance(error, EOFError)
+        how = "truncated" if early else "damaged"
         raise UnreadableImageError(f"{how} {kind}: {what}") from None
 
 
@@ -226,6 +229,8 @@ def _essentials(data: bytes, kind: str) -> tuple[bytes, bytes]:
         return _jpeg_essentials(data)
     if kind == "PNG":
         return _png_essentials(data)
+    if kind == "TIFF" and data[2] + data[3] == 42:
+        return _tiff_essentials(data), data  # EXIF is a TIFF directory, and the other way round
     return data, b""
 
 
@@ -260,6 +265,20 @@ def _png_essentials(data: bytes) -> tuple[bytes, bytes]:
             exif = exif or data[at + 8 : end - 4]
         at = end
     return b"".join((*kept, view[at:])), exif
+
+
+def _tiff_essentials(data: bytes) -> bytes:
+    """Return a TIFF of the same length whose first directory, now its last, has only pixel tags."""
+    order = "<" if data[:2] == b"II" else ">"
+    with suppress(struct.error):
+        (start,) = struct.unpack_from(order + "I", data, 4)
+        (count,) = struct.unpack_from(order + "H", data, start)
+        places = range(start + 2, start + 2 + 12 * count, 12)
+        entries = [struct.unpack_from(order + "H10s", data, place) for place in places]
+        kept = [struct.pack(order + "H10s", *e) for e in entries if e[0] in _TIFF_PIXEL_TAGS]
+        directory = b"".join((struct.pack(order + "H", len(kept)), *kept, bytes(4)))
+        return b"".join((data[:start], directory, memoryview(data)[start + len(directory) :]))
+    return data
 
 
 def _check_size(image: Image.Image, size: int, max_pixels: int) -> None:
