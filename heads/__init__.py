@@ -1,1 +1,22 @@
-"""headstart.heads."""
+"""Heads: classifiers on features, and their comparison on the same rows."""
+
+from headstart.heads.base import Head
+from headstart.heads.comparison import Comparison, HeadResult, compare
+from headstart.heads.dense import DenseHead
+from headstart.heads.logreg import LogisticHead
+from headstart.heads.registry import HEAD_NAMES, make_head
+from headstart.heads.rowspace import RowSpace
+from headstart.heads.svm import SVMHead
+
+__all__ = [
+    "HEAD_NAMES",
+    "Comparison",
+    "DenseHead",
+    "Head",
+    "HeadResult",
+    "LogisticHead",
+    "RowSpace",
+    "SVMHead",
+    "compare",
+    "make_head",
+]

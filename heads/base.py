@@ -1,0 +1,121 @@
+"""What all heads share: one protocol, which is scikit-learn's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from headstart.errors import HeadError
+from headstart.heads.folds import inner_folds
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from headstart.heads.folds import Folds
+
+    ClassWeight = Mapping[Any, float] | str | None
+
+
+@dataclass(frozen=True)
+class Training:
+    """Checked training rows.
+
+    Attributes
+    ----------
+    X : ndarray of shape (n, d)
+    codes : ndarray of shape (n,)
+        Class numbers, from 0.
+    sample_weight : ndarray of shape (n,)
+    class_weight : ndarray of shape (k,)
+    folds : list of (train, test)
+        In which the head may choose its hyperparameters; empty if a class has only one row.
+    groups : ndarray of shape (n,) or None
+        Rows of equal value must stay together.
+    """
+
+    X: NDArray[Any]
+    codes: NDArray[np.int64]
+    sample_weight: NDArray[np.float64]
+    class_weight: NDArray[np.float64]
+    folds: Folds
+    groups: NDArray[Any] | None
+
+    @property
+    def weight(self) -> NDArray[np.float64]:
+        """Sample weight times class weight, ``(n,)``."""
+        return self.sample_weight * self.class_weight[self.codes]
+
+
+class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """A classifier on features.
+
+    A head is a scikit-learn classifier: ``fit(X, y)`` and ``predict``, and ``predict_proba``
+    where it has probabilities. Two things are optional, and used where they are there:
+    ``fit(..., groups=...)`` for rows that must stay together when the head splits its training
+    rows to choose hyperparameters, and ``chosen_``, the hyperparameters it chose.
+    """
+
+    classes_: NDArray[Any]
+    chosen_: dict[str, Any]
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the most probable class of each row ``(m,)``."""
+        probability: NDArray[np.float64] = self.predict_proba(X)
+        guess: NDArray[Any] = self.classes_[probability.argmax(1)]
+        return guess
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Return class probabilities ``(m, classes)``."""
+        raise NotImplementedError
+
+    def _training(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None,
+        groups: ArrayLike | None,
+        dtype: Any = np.float64,
+    ) -> Training:
+        """Check training rows; rows of weight 0 are left out, as if they were not there."""
+        rows, labels = validate_data(self, X, y, dtype=dtype)
+        check_classification_targets(labels)
+        weight = _check_sample_weight(
+            sample_weight, rows, dtype=np.float64, ensure_non_negative=True
+        )
+        used = weight > 0
+        if not used.all():
+            rows, labels, weight = rows[used], labels[used], weight[used]
+        self.classes_, codes = np.unique(labels, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise HeadError(
+                f"a classifier needs rows of two classes or more; found {len(self.classes_)} class"
+            )
+        class_weight = compute_class_weight(
+            getattr(self, "class_weight", None), classes=self.classes_, y=labels
+        )
+        kept = None if groups is None else np.asarray(groups)[used]
+        folds = inner_folds(
+            codes, kept, getattr(self, "cv", 5), getattr(self, "random_state", 0), used
+        )
+        return Training(rows, codes, weight, class_weight, folds, kept)
+
+    def _rows(self, X: ArrayLike, dtype: Any = np.float64) -> NDArray[Any]:
+        """Check rows to predict."""
+        check_is_fitted(self)
+        rows: NDArray[Any] = validate_data(self, X, reset=False, dtype=dtype)
+        return rows
+
+
+def softmax(scores: NDArray[Any]) -> NDArray[np.float64]:
+    """Return probabilities of scores ``(m, classes)``."""
+    e = np.exp(scores - scores.max(1, keepdims=True))
+    result: NDArray[np.float64] = e / e.sum(1, keepdims=True)
+    return result

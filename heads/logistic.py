@@ -1,0 +1,230 @@
+"""Many logistic regressions on the same rows, solved at once as one batch of matrix products.
+
+Each problem has its own penalty and its own row weights (a fold is a set of rows of weight
+zero), and minimises, as scikit-learn does,
+
+    sum_i weight_i loss_i / sum_i weight_i  +  |w|² / (2 C sum_i weight_i)
+
+with an intercept that is not penalised. All problems take their L-BFGS steps together: one
+product for the gradients, one for the change of the logits along the steps, and the line search
+needs no product at all. Rows should be given on principal axes: there the Hessian is nearly
+diagonal, and that diagonal makes a preconditioner which costs nothing. Converged problems leave
+the batch.
+"""
+
+# Rejected after measuring: products in float32 (a fifth faster, but stalls below tol=1e-6), and
+# Newton steps by conjugate gradients (twice as many products as these L-BFGS steps).
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.special import expit
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Float = NDArray[np.float64]
+    Int = NDArray[np.int64]
+
+#: Pairs of steps that L-BFGS remembers; with this preconditioner more did not pay.
+_MEMORY = 6
+_HALVINGS = 30
+_ROUNDING = 1e-13
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Coefficients of all problems.
+
+    Attributes
+    ----------
+    coef : ndarray of shape (P, k, r)
+    intercept : ndarray of shape (P, k)
+    iterations : ndarray of shape (P,)
+    converged : ndarray of shape (P,), bool
+    """
+
+    coef: Float
+    intercept: Float
+    iterations: Int
+    converged: NDArray[np.bool_]
+
+
+def solve(
+    Z: Float,
+    codes: Int,
+    n_classes: int,
+    weight: Float,
+    C: Float,
+    *,
+    tol: float = 1e-4,
+    max_iter: int = 1000,
+    start: tuple[Float, Float] | None = None,
+) -> Solution:
+    """Solve P logistic regressions on the same rows.
+
+    Parameters
+    ----------
+    Z : ndarray of shape (n, r)
+        Rows, best on principal axes.
+    codes : ndarray of shape (n,)
+        Class of each row, from 0.
+    n_classes : int
+        Two classes share one column of coefficients (k = 1); more have one each.
+    weight : ndarray of shape (n, P)
+        Weight of each row in each problem; zero leaves it out.
+    C : ndarray of shape (P,)
+        Inverse penalties.
+    tol : float
+        A problem is solved when no entry of its gradient exceeds this.
+    max_iter : int
+        Iterations after which a problem is given up.
+    start : tuple of ndarrays of shape (P, k, r) and (P, k), optional
+        Coefficients and intercepts to start from; zero by default.
+    """
+    k = 1 if n_classes == 2 else n_classes
+    mean = Z.mean(0)
+    rows = np.column_stack([Z - mean, np.ones(len(Z))])
+    total = weight.sum(0)
+    W = np.zeros((rows.shape[1], k, len(C)))
+    if start is not None:
+        W[:-1] = np.moveaxis(start[0], (0, 1, 2), (2, 1, 0))
+        W[-1] = start[1].T + np.tensordot(mean, W[:-1], 1)
+    share = weight / total
+    penalty = np.zeros((len(W), len(C)))
+    penalty[:-1] = 1 / (C * total)
+    batch = _Batch(W, _product(rows, W), share, penalty, (rows * rows).T @ share)
+    W, iterations = _descend(rows, codes, batch, tol, max_iter)
+    intercept = W[-1] - np.tensordot(mean, W[:-1], 1)
+    coef = np.ascontiguousarray(np.moveaxis(W[:-1], (0, 1, 2), (2, 1, 0)))
+    return Solution(coef, intercept.T.copy(), iterations, iterations < max_iter)
+
+
+class _Batch:
+    """The problems that are still open; the last axis of every array counts them.
+
+    W, gradient ``(r + 1, k, P)`` with the intercepts in the last row; logits, residual
+    ``(n, k, P)``; weight ``(n, P)``, summing to 1; penalty, diagonal ``(r + 1, P)``; loss,
+    curvature ``(P,)``; pairs: the last steps, the changes of the gradient, 1 / their product.
+    """
+
+    def __init__(
+        self, W: Float, logits: Float, weight: Float, penalty: Float, diagonal: Float
+    ) -> None:
+        self.number = np.arange(W.shape[-1])
+        self.W, self.logits, self.weight = W, logits, weight
+        self.penalty, self.diagonal = penalty, diagonal
+        self.gradient, self.step = np.zeros_like(W), np.zeros_like(W)
+        self.loss = self.curvature = np.zeros(W.shape[-1])
+        self.residual = logits
+        self.pairs: list[tuple[Float, Float, Float]] = []
+
+    def keep(self, still: NDArray[np.bool_]) -> None:
+        """Drop the problems that are not `still` open."""
+        self.pairs = [(s[..., still], y[..., still], c[still]) for s, y, c in self.pairs]
+        for name, value in vars(self).items():
+            if name != "pairs":
+                setattr(self, name, value[..., still])
+
+    def remember(self, step: Float, change: Float) -> None:
+        """Keep a step and the change of the gradient along it."""
+        product = np.maximum(_dot(step, change), np.finfo(float).tiny)
+        self.pairs = [*self.pairs[1 - _MEMORY :], (step, change, 1 / product)]
+
+    def direction(self) -> Float:
+        """Return the L-BFGS direction: two loops around the diagonal preconditioner."""
+        q, factors = -self.gradient, []
+        for s, y, c in reversed(self.pairs):
+            factors.append(c * _dot(s, q))
+            q -= factors[-1] * y
+        q /= (np.maximum(self.curvature, 1e-9) * self.diagonal + self.penalty)[:, None]
+        for s, y, c in self.pairs:
+            q += (factors.pop() - c * _dot(y, q)) * s
+        return q
+
+
+def _descend(
+    rows: Float, codes: Int, batch: _Batch, tol: float, max_iter: int
+) -> tuple[Float, Int]:
+    """Step until every problem is solved; return coefficients and iterations."""
+    result, iterations = batch.W.copy(), np.full(len(batch.number), max_iter)
+    batch.loss, batch.residual, batch.curvature = _loss(batch.logits, codes, batch.weight)
+    batch.loss += 0.5 * _dot(batch.penalty[:, None] * batch.W, batch.W)
+    for iteration in range(max_iter):
+        before = batch.gradient
+        batch.gradient = _product(rows.T, batch.residual) + batch.penalty[:, None] * batch.W
+        if iteration:
+            batch.remember(batch.step, batch.gradient - before)
+        still = np.abs(batch.gradient).max((0, 1)) > tol
+        if not still.all():
+            solved = batch.number[~still]
+            result[..., solved], iterations[solved] = batch.W[..., ~still], iteration
+            batch.keep(still)
+        if not still.any():
+            break
+        _line_search(rows, codes, batch)
+    result[..., batch.number] = batch.W
+    return result, iterations
+
+
+def _line_search(rows: Float, codes: Int, batch: _Batch) -> None:
+    """Step along the L-BFGS direction, halving the step of a problem until it gains enough."""
+    step = batch.direction()
+    along = _product(rows, step)
+    bent = batch.penalty[:, None] * step
+    first, second = _dot(bent, batch.W), 0.5 * _dot(bent, step)
+    slope = _dot(batch.gradient, step)
+    ridge = 0.5 * _dot(batch.penalty[:, None] * batch.W, batch.W)
+    slack = _ROUNDING * np.abs(batch.loss)
+    t = np.ones(len(slope))
+    for _ in range(_HALVINGS):
+        logits = batch.logits + t * along
+        loss, residual, curvature = _loss(logits, codes, batch.weight)
+        loss += ridge + t * first + t * t * second
+        bad = ~(loss <= batch.loss + 1e-4 * t * slope + slack)
+        if not bad.any():
+            break
+        t[bad] /= 2
+    batch.step = t * step
+    batch.W = batch.W + batch.step
+    batch.logits, batch.residual = logits, residual
+    batch.loss, batch.curvature = loss, curvature
+
+
+def _loss(logits: Float, codes: Int, weight: Float) -> tuple[Float, Float, Float]:
+    """Return the weighted loss, its gradient in the logits, and the mean curvature."""
+    if logits.shape[1] == 1:
+        margin, y = logits[:, 0], codes[:, None]
+        p = expit(margin)
+        loss = np.maximum(margin, 0) - margin * y + np.log1p(np.exp(-np.abs(margin)))
+        curvature = _mean(weight, p * (1 - p))
+        return _mean(weight, loss), ((p - y) * weight)[:, None], curvature
+    top = logits.max(1)
+    p = np.exp(logits - top[:, None])
+    total = p.sum(1)
+    p /= total[:, None]
+    each = np.arange(len(codes))
+    loss = np.log(total) + top - logits[each, codes]
+    curvature = (1 - _mean(weight, np.einsum("nkp,nkp->np", p, p))) / (logits.shape[1] - 1)
+    p[each, codes] -= 1
+    p *= weight[:, None]
+    return _mean(weight, loss), p, curvature
+
+
+def _product(A: Float, B: Float) -> Float:
+    """Return ``A B`` over the first axis of ``B`` ``(m, k, P)``, as one matrix product."""
+    return (A @ B.reshape(len(B), -1)).reshape(len(A), *B.shape[1:])
+
+
+def _dot(a: Float, b: Float) -> Float:
+    """Return one inner product per problem."""
+    product: Float = np.einsum("rkp,rkp->p", a, b)
+    return product
+
+
+def _mean(weight: Float, value: Float) -> Float:
+    mean: Float = np.einsum("np,np->p", weight, value)
+    return mean

@@ -1,0 +1,113 @@
+"""Measures of a classifier on rows it was not trained on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
+from scipy.stats import binomtest, t
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Float = NDArray[np.float64]
+    Int = NDArray[np.int64]
+
+_TINY = 1e-15
+
+
+def wilson(right: int, rows: int) -> tuple[float, float]:
+    """Return the 95% Wilson interval of a share.
+
+    Examples
+    --------
+    >>> low, high = wilson(70, 100)
+    >>> round(low, 3), round(high, 3)
+    (0.604, 0.781)
+    """
+    low, high = binomtest(right, rows).proportion_ci(0.95, method="wilson")
+    return float(low), float(high)
+
+
+def balanced_accuracy(codes: Int, guess: Int) -> float:
+    """Return the mean over classes of the share of their rows that were recognised."""
+    return float(np.mean([(guess[codes == c] == c).mean() for c in np.unique(codes)]))
+
+
+def log_loss(codes: Int, probability: Float) -> float:
+    """Return the mean negative logarithm of the probability given to the true class."""
+    mine = probability[np.arange(len(codes)), codes]
+    return float(-np.log(np.clip(mine, _TINY, None)).mean())
+
+
+def calibration_error(right: NDArray[np.bool_], confidence: Float, bins: int = 15) -> float:
+    """Return the expected calibration error: mean distance of confidence and accuracy in bins."""
+    number = np.minimum((confidence * bins).astype(int), bins - 1)
+    gap = np.bincount(number, confidence - right, bins)
+    return float(np.abs(gap).sum() / len(right))
+
+
+def temperature(codes: Int, probability: Float) -> float:
+    """Return the temperature that would minimise the log loss; above 1: too confident."""
+    logits = np.log(np.clip(probability, _TINY, None))
+    mine = logits[np.arange(len(codes)), codes]
+
+    def loss(log_temperature: float) -> float:
+        scaled = np.exp(-log_temperature)
+        return float((logsumexp(scaled * logits, axis=1) - scaled * mine).mean())
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-4, 4), method="bounded").x))
+
+
+def mcnemar(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
+    """Return the exact p-value that two classifiers, right on `a` and on `b`, are equally good.
+
+    Examples
+    --------
+    >>> right = np.array([True] * 8 + [False] * 2)
+    >>> mcnemar(right, right), round(mcnemar(right, ~right), 3)
+    (1.0, 0.109)
+    """
+    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+
+
+def corrected_t(differences: Float, test_share: float) -> float:
+    """Return the p-value that folds differ by chance only (Nadeau & Bengio's corrected t).
+
+    Parameters
+    ----------
+    differences : ndarray of shape (folds,)
+        Of the accuracies in each fold.
+    test_share : float
+        Rows held out, over rows trained on.
+    """
+    folds = len(differences)
+    spread = float(differences.var(ddof=1)) * (1 / folds + test_share)
+    if spread == 0:
+        return 1.0 if differences.mean() == 0 else 0.0
+    return float(2 * t.sf(abs(differences.mean()) / np.sqrt(spread), folds - 1))
+
+
+def holm(p_values: list[float]) -> list[float]:
+    """Return p-values corrected for how many tests were made (Holm).
+
+    Examples
+    --------
+    >>> holm([0.01, 0.04, 0.5])
+    [0.03, 0.08, 0.5]
+    """
+    order = np.argsort(p_values)
+    scaled = [min(1.0, p_values[i] * (len(order) - rank)) for rank, i in enumerate(order)]
+    result = np.empty(len(order))
+    result[order] = np.maximum.accumulate(scaled) if scaled else scaled
+    return [float(p) for p in result]
+
+
+def aligned(probability: NDArray[Any], seen: NDArray[Any], n_classes: int) -> Float:
+    """Return ``(m, n_classes)`` probabilities where the classifier has seen only some classes."""
+    result = np.zeros((len(probability), n_classes))
+    result[:, seen] = probability
+    return result

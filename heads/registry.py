@@ -1,0 +1,44 @@
+"""The heads by name: a new one is a class of its own and one line here."""
+
+from __future__ import annotations
+
+import difflib
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from headstart.errors import HeadError
+
+if TYPE_CHECKING:
+    from headstart.heads.base import Head
+
+_HEADS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "logreg": ("logreg", "LogisticHead", {}),
+    "svm": ("svm", "SVMHead", {}),
+    "svm-rbf": ("svm", "SVMHead", {"kernel": "rbf"}),
+    "dense": ("dense", "DenseHead", {}),
+}
+
+#: Names that `make_head` and ``headstart compare --heads`` know.
+HEAD_NAMES = tuple(_HEADS)
+
+
+def make_head(name: str) -> Head:
+    """Return a new head by its name.
+
+    Raises
+    ------
+    HeadError
+        If there is no such head; the message names the nearest ones.
+
+    Examples
+    --------
+    >>> make_head("svm-rbf").kernel
+    'rbf'
+    """
+    if name not in _HEADS:
+        near = difflib.get_close_matches(name, HEAD_NAMES, cutoff=0.5)
+        hint = f" (did you mean {' or '.join(near)}?)" if near else ""
+        raise HeadError(f"no head is called {name!r}{hint}; there are {', '.join(HEAD_NAMES)}")
+    module, kind, options = _HEADS[name]
+    head: Head = getattr(import_module(f"headstart.heads.{module}"), kind)(**options)
+    return head

@@ -1,0 +1,223 @@
+"""The row space: an exact rotation of the features into as many numbers as there are rows."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import time
+import zipfile
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import scipy.linalg
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from headstart.cache._files import SEAL_BYTES, check_seal, publish_bytes, sealed
+from headstart.errors import HeadstartError
+from headstart.heads.gram import ArrayRows, combine, covariance, gram, products, project
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from headstart.cache import Store
+    from headstart.heads.gram import Progress, Rows
+    from headstart.heads.rows import FeatureRows
+
+_CACHE_VERSION = 1
+_DTYPES = [np.float64, np.float32, np.float16]
+
+
+def available_memory() -> int:
+    """Return half of the machine's memory, in bytes: the default of every ``max_memory``."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def memory_needed(shape: tuple[int, int]) -> int:
+    """Return the bytes that a row space of ``(n, d)`` features takes while it is computed.
+
+    The inner products in float32 and float64, the eigenvectors and their workspace.
+    """
+    n, d = shape
+    small = min(n, d)
+    return 40 * small * small + (8 * n * d if n > d else 0)
+
+
+class RowSpace(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Rotate features into coordinates in the span of the training rows, without loss.
+
+    Every L2-penalised linear model and every kernel machine has its solution in the span of
+    the training rows, so it finds the same classifier on ``coordinates_`` ``(n, rank)`` as on
+    the features ``(n, d)``, with ``d / rank`` times less work (Hastie & Tibshirani, 2004). The
+    coordinates satisfy ``Z Zᵀ = X Xᵀ / scale²``, are ordered by falling eigenvalue, and are
+    not centred. Repeated rows cost nothing: directions without extent are left out.
+
+    Parameters
+    ----------
+    normalize : bool, default=True
+        Divide by one number, so that the training rows have a mean squared norm of 1 and one
+        grid of penalties suits every layer.
+    max_memory : int, optional
+        Bytes of stored rows to hold at a time; half of the machine's memory by default.
+
+    Attributes
+    ----------
+    coordinates_ : ndarray of shape (n, rank), float64
+        The training rows.
+    eigenvalues_ : ndarray of shape (rank,)
+        Squared extents along the coordinates, falling.
+    scale_ : float
+        Root of the mean squared norm of the training rows (1 if not `normalize`).
+    rank_ : int
+    seconds_ : float
+        What the inner products and the factorisation took; 0 when they came from ``derived/``.
+
+    Examples
+    --------
+    >>> X = np.random.default_rng(0).normal(size=(5, 1000))
+    >>> space = RowSpace(normalize=False).fit(X)
+    >>> Z = space.transform(X)
+    >>> Z.shape, bool(np.allclose(Z @ Z.T, X @ X.T))
+    ((5, 5), True)
+    """
+
+    coordinates_: NDArray[np.float64]
+    eigenvalues_: NDArray[np.float64]
+    scale_: float
+    _source: Rows
+
+    def __init__(self, *, normalize: bool = True, max_memory: int | None = None) -> None:
+        self.normalize = normalize
+        self.max_memory = max_memory
+
+    def fit(self, X: ArrayLike, y: object = None) -> Self:
+        """Find the coordinates of ``X`` ``(n, d)``; `y` is ignored.
+
+        float32 and float16 rows are multiplied in float32, float64 rows in float64; the
+        factorisation is always in float64.
+        """
+        del y
+        return self._fit(ArrayRows(validate_data(self, X, dtype=_DTYPES)), None)
+
+    def fit_transform(self, X: ArrayLike, y: object = None) -> NDArray[np.float64]:
+        """Return the coordinates of the training rows ``(n, rank)``."""
+        return self.fit(X, y).coordinates_
+
+    def fit_rows(self, rows: FeatureRows, *, progress: Progress | None = None) -> Self:
+        """Find the coordinates of rows of a store, or read them from its ``derived/`` folder.
+
+        Parameters
+        ----------
+        rows
+            Which features.
+        progress
+            Called with (description, done, total) while inner products are computed.
+        """
+        self.n_features_in_ = rows.shape[1]
+        key = f"rowspace {_CACHE_VERSION} {rows.fingerprint()} {self.normalize}"
+        file = _cache_file(rows.store, key)
+        kept = _read(file, key) if file else None
+        if kept is not None:
+            self.coordinates_, self.eigenvalues_, self.scale_ = kept
+            self.rank_, self._source, self.seconds_ = len(self.eigenvalues_), rows, 0.0
+            return self
+        self._fit(rows, progress)
+        if file:
+            _write(file, key, self.coordinates_, self.eigenvalues_, self.scale_)
+        return self
+
+    def transform(self, X: ArrayLike) -> NDArray[np.float64]:
+        """Return the coordinates ``(m, rank)`` of new rows ``(m, d)``.
+
+        What a new row has outside the span of the training rows is dropped: no classifier
+        found in the row space could use it.
+        """
+        check_is_fitted(self)
+        return self._project(ArrayRows(validate_data(self, X, reset=False, dtype=_DTYPES)))
+
+    def transform_rows(self, rows: FeatureRows) -> NDArray[np.float64]:
+        """Return the coordinates ``(m, rank)`` of rows of a store, reading them block by block."""
+        check_is_fitted(self)
+        return self._project(rows)
+
+    def back(self, coef: ArrayLike) -> NDArray[np.float64]:
+        """Return the weights ``(k, d)`` on features of weights ``(k, rank)`` on coordinates.
+
+        ``w = Xᵀ a``: a linear function gives the same answers on features with these weights
+        as it gives on coordinates with `coef`.
+        """
+        check_is_fitted(self)
+        weights = np.atleast_2d(np.asarray(coef, dtype=np.float64))
+        return combine(self._source, self._dual() @ weights.T)
+
+    def _fit(self, rows: Rows, progress: Progress | None) -> Self:
+        started = time.perf_counter()
+        n, d = rows.shape
+        if n <= d:
+            K = gram(rows, budget=self.max_memory or available_memory(), progress=progress)
+        else:
+            K = covariance(rows)
+        noise = max(np.finfo(K.dtype).eps, n * np.finfo(np.float64).eps)
+        noise = max(np.finfo(K.dtype).eps, n * np.finfo(np.float64).eps)
+        trace = float(np.trace(K, dtype=np.float64))
+        self.scale_ = float(np.sqrt(trace / n)) if self.normalize and trace > 0 else 1.0
+        values, vectors = scipy.linalg.eigh(
+            np.divide(K, self.scale_**2, dtype=np.float64), driver="evr", check_finite=False
+        )
+        # evd was no faster, and a pivoted Cholesky leaves coordinates without any order.
+        real = values > max(values[-1], 0) * noise
+        real[-1] = True
+        self.eigenvalues_ = np.maximum(values[real][::-1], 0)
+        self.rank_, self._source = len(self.eigenvalues_), rows
+        V = np.ascontiguousarray(vectors[:, real][:, ::-1])
+        self.coordinates_ = (
+            V * np.sqrt(self.eigenvalues_) if n <= d else project(rows, V / self.scale_)
+        )
+        self.seconds_ = time.perf_counter() - started
+        return self
+
+    def _dual(self) -> NDArray[np.float64]:
+        """Return ``A`` ``(n, rank)`` with which ``Xᵀ A`` are the axes of the coordinates."""
+        inverse = np.zeros(self.rank_)
+        np.divide(1, self.eigenvalues_, out=inverse, where=self.eigenvalues_ > 0)
+        return self.coordinates_ * (inverse / self.scale_)
+
+    def _project(self, rows: Rows) -> NDArray[np.float64]:
+        if rows.shape[0] >= self.rank_:
+            return project(rows, combine(self._source, self._dual()).T / self.scale_)
+        new, dual = rows.load(), self._dual() / self.scale_
+        result = np.zeros((len(new), self.rank_))
+        for positions, block in self._source.blocks():
+            result += products(new, block) @ dual[positions]
+        return result
+
+
+def _cache_file(store: Store, key: str) -> Path | None:
+    folder = store.derived
+    name = f"rowspace-{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz"
+    return None if folder is None else folder / name
+
+
+def _write(file: Path, key: str, Z: NDArray[Any], values: NDArray[Any], scale: float) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, key=np.array(key), coordinates=Z, eigenvalues=values, scale=np.array(scale))
+    try:
+        file.parent.mkdir(exist_ok=True)
+        publish_bytes(file, sealed(buffer.getvalue()))
+    except OSError:  # a full disk or a read-only store: it is only a cache
+        return
+
+
+def _read(file: Path, key: str) -> tuple[NDArray[Any], NDArray[Any], float] | None:
+    """Return what was kept under this key, or None if there is nothing or it is damaged."""
+    try:
+        check_seal(file)
+        with np.load(io.BytesIO(file.read_bytes()[:-SEAL_BYTES]), allow_pickle=False) as kept:
+            if kept["key"].item() != key:
+                return None
+            return kept["coordinates"], kept["eigenvalues"], float(kept["scale"])
+    except (OSError, HeadstartError, ValueError, KeyError, zipfile.BadZipFile):
+        return None

@@ -1,0 +1,184 @@
+"""Support vector machines from inner products that are computed once."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from itertools import product
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.svm import SVC
+from threadpoolctl import threadpool_limits
+
+from headstart.errors import HeadError
+from headstart.heads.base import Head, softmax
+from headstart.heads.folds import best
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from headstart.heads.base import ClassWeight, Training
+    from headstart.heads.folds import Int
+
+    Float = NDArray[np.float64]
+
+PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0)
+WIDTHS = (0.1, 0.5, 2.0)
+KERNELS = ("linear", "rbf")
+
+
+class SVMHead(Head):
+    """A support vector machine, linear or RBF, with calibrated probabilities.
+
+    ``predict`` gives what scikit-learn's ``SVC`` gives (one against one); it is trained on the
+    precomputed kernel, which all penalties and folds share. ``predict_proba`` is calibrated as
+    ``CalibratedClassifierCV(SVC(...), ensemble=False)`` does, which scikit-learn recommends in
+    place of ``SVC(probability=True)``: a sigmoid on out-of-fold decision values, with folds that
+    keep groups whole. As there, the most probable class is not always the predicted one.
+
+    Parameters
+    ----------
+    C : float or sequence of float
+        Penalty of errors; of several the best is chosen (mean accuracy, first on ties).
+    kernel : {"linear", "rbf"}
+    gamma : float or sequence of float
+        Width of the RBF kernel, ``exp(-gamma |x - x'|² / s)`` where s is the mean squared
+        distance of the training rows from their mean; this is the same on features and on
+        coordinates. Not used by the linear kernel.
+    cv : int or iterable of (train, test)
+        Folds in which they are chosen and calibrated.
+    class_weight : dict or "balanced", optional
+    tol : float
+        As in ``SVC``.
+    random_state : int
+        Decides the folds.
+    """
+
+    def __init__(
+        self,
+        C: float | Sequence[float] = PENALTIES,
+        *,
+        kernel: str = "linear",
+        gamma: float | Sequence[float] = WIDTHS,
+        cv: int | Iterable[tuple[Int, Int]] = 5,
+        class_weight: ClassWeight = None,
+        tol: float = 1e-3,
+        random_state: int = 0,
+    ) -> None:
+        self.C = C
+        self.kernel = kernel
+        self.gamma = gamma
+        self.cv = cv
+        self.class_weight = class_weight
+        self.tol = tol
+        self.random_state = random_state
+
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
+    ) -> Self:
+        """Choose, fit and calibrate on all rows ``(n, d)``.
+
+        Raises
+        ------
+        HeadError
+            If there is only one class, or no such kernel.
+        """
+        if self.kernel not in KERNELS:
+            raise HeadError(f"kernel must be one of {', '.join(KERNELS)}; found {self.kernel!r}")
+        rows = self._training(X, y, sample_weight, groups)
+        self.X_fit_ = rows.X
+        self.unit_ = float(rows.X.var(0).sum()) or 1.0
+        penalties = [float(C) for C in np.atleast_1d(self.C)]
+        inner = rows.X @ rows.X.T
+        kernels = {width: self._kernel(inner, np.diag(inner), width) for width in self._widths()}
+        C, self.gamma_ = self._choose(kernels, rows, penalties)
+        self.chosen_ = {"C": C} if self.gamma_ is None else {"C": C, "gamma": self.gamma_}
+        self._finish(kernels[self.gamma_], rows, C)
+        return self
+
+    def decision_function(self, X: ArrayLike) -> Float:
+        """Return ``SVC``'s decision values ``(m, classes)``, or ``(m,)`` for two classes."""
+        values: Float = self.svc_.decision_function(self._against(X))
+        return values
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Return the class that most pairwise machines vote for, ``(m,)``."""
+        guess: NDArray[Any] = self.classes_[self.svc_.predict(self._against(X))]
+        return guess
+
+    def predict_proba(self, X: ArrayLike) -> Float:
+        """Return calibrated probabilities ``(m, classes)``.
+
+        Where a class has too few different rows to calibrate, decision values are taken as
+        logits.
+        """
+        K = self._against(X)
+        if self.calibrated_ is not None:
+            probability: Float = self.calibrated_.predict_proba(K)
+            return probability
+        values = self.svc_.decision_function(K)
+        return softmax(np.column_stack([0 * values, values]) if values.ndim == 1 else values)
+
+    def _widths(self) -> list[float | None]:
+        linear = self.kernel == "linear"
+        return [None] if linear else [float(width) for width in np.atleast_1d(self.gamma)]
+
+    def _against(self, X: ArrayLike) -> Float:
+        """Return the kernel of new rows against the training rows, ``(m, n)``."""
+        new = self._rows(X)
+        inner = new @ self.X_fit_.T
+        return self._kernel(inner, np.einsum("ij,ij->i", new, new), self.gamma_)
+
+    def _kernel(self, inner: Float, norms: Float, width: float | None) -> Float:
+        """Return the kernel of inner products ``(m, n)`` of rows with these squared norms."""
+        if width is None:
+            return inner
+        own = np.einsum("ij,ij->i", self.X_fit_, self.X_fit_)
+        distance = np.maximum(norms[:, None] - 2 * inner + own, 0)
+        kernel: Float = np.exp(distance * (-width / self.unit_))
+        return kernel
+
+    def _choose(
+        self,
+        kernels: dict[float | None, Float],
+        rows: Training,
+        penalties: list[float],
+    ) -> tuple[float, float | None]:
+        """Return the penalty and the width with the highest mean accuracy."""
+        grid = list(product(penalties, kernels))
+        if len(grid) == 1 or not rows.folds:
+            return min(grid, key=lambda pair: abs(np.log(pair[0])))
+
+        def score(task: tuple[tuple[Int, Int], tuple[float, float | None]]) -> float:
+            (train, test), (C, width) = task
+            K = kernels[width]
+            machine = self._svc(C, rows).fit(
+                K[np.ix_(train, train)], rows.codes[train], rows.sample_weight[train]
+            )
+            guess = machine.predict(K[np.ix_(test, train)])
+            return float((guess == rows.codes[test]).mean())
+
+        with threadpool_limits(1), ThreadPoolExecutor() as pool:  # libsvm lets other threads run
+            scores = list(pool.map(score, product(rows.folds, grid)))
+        return grid[best(np.reshape(scores, (len(rows.folds), len(grid))))]
+
+    def _finish(self, K: Float, rows: Training, C: float) -> None:
+        machine = self._svc(C, rows)
+        self.calibrated_ = None
+        if rows.folds:
+            calibrated = CalibratedClassifierCV(machine, cv=rows.folds, ensemble=False)
+            self.calibrated_ = calibrated.fit(K, rows.codes, sample_weight=rows.sample_weight)
+            self.svc_ = self.calibrated_.calibrated_classifiers_[0].estimator
+        else:
+            self.svc_ = machine.fit(K, rows.codes, rows.sample_weight)
+
+    def _svc(self, C: float, rows: Training) -> SVC:
+        weight = dict(enumerate(rows.class_weight))
+        return SVC(C=C, kernel="precomputed", class_weight=weight, tol=self.tol, cache_size=500)

@@ -1,0 +1,217 @@
+"""The comparison: same rows, same splits, nothing learnt from what is evaluated."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import pytest
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.linear_model import LogisticRegression
+from sklearn.svm import LinearSVC
+
+from headstart.errors import HeadError
+from headstart.heads import compare
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from headstart.cache import Store
+
+    MakeStore = Callable[..., Store]
+    Draw = Callable[..., Any]
+
+FAST = ["logreg", "svm"]
+
+
+class Recorder(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Remembers the rows it was given; knows nothing."""
+
+    fitted: list[tuple[Any, Any, Any]] = []  # noqa: RUF012
+    asked: list[Any] = []  # noqa: RUF012
+
+    def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
+        self.classes_ = np.unique(y)
+        Recorder.fitted.append((X, y, groups))
+        return self
+
+    def predict(self, X: Any) -> Any:
+        Recorder.asked.append(X)
+        return np.full(len(X), self.classes_[0])
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    Recorder.fitted, Recorder.asked = [], []
+    return Recorder()
+
+
+def test_json_holds_what_machines_are_promised(make_store: MakeStore, draw: Draw) -> None:
+    """`to_dict` has the documented keys, in types that JSON knows."""
+    store = make_store(*draw(90))
+    result = json.loads(json.dumps(compare(store, FAST, cv=3).to_dict()))
+    assert result["store"] == str(store.path)
+    assert result["rows"] == 90
+    assert result["classes"] == ["class 0", "class 1", "class 2"]
+    assert {head["head"] for head in result["heads"]} == set(FAST)
+    for head in result["heads"]:
+        assert head["ci95"][0] < head["accuracy"] < head["ci95"][1]
+        assert head["params"]["C"] > 0
+        for key in ("balanced_accuracy", "log_loss", "fit_seconds", "predict_ms_per_image"):
+            assert head[key] > 0
+
+
+def test_table_is_sorted_and_shows_the_anchors(make_store: MakeStore, draw: Draw) -> None:
+    """The best head comes first and is marked; the majority class and the cost are shown."""
+    table = str(compare(make_store(*draw(90)), FAST, cv=3))
+    lines = table.splitlines()
+    assert "90 rows, 3 classes" in lines[0]
+    accuracies = [float(line.split()[1]) for line in lines[3:5]]
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert lines[3].endswith("best")
+    assert "the largest class, would reach 0.333" in table
+    assert "Extraction cost 1.5 s" in table
+    assert "3 stratified folds" in table
+
+
+def test_validation_split_is_what_is_measured(
+    make_store: MakeStore, draw: Draw, recorder: Recorder
+) -> None:
+    """With a validation split, heads see the training rows only, and never the test split."""
+    features, label = draw(120)
+    split = ["train"] * 60 + [""] * 20 + ["validation"] * 30 + ["test"] * 10
+    compared = compare(make_store(features, label, split=split), [recorder])
+    assert [len(X) for X, _, _ in recorder.fitted] == [80]
+    assert [len(X) for X in recorder.asked] == [30]
+    assert compared.rows == 110
+    assert "validation split of 30 rows" in str(compared)
+
+
+def test_identical_pictures_never_straddle_folds(
+    make_store: MakeStore, draw: Draw, recorder: Recorder
+) -> None:
+    """A picture that is there three times is in one fold, and heads are told its group."""
+    features, label = draw(60)
+    features, label = np.tile(features, (3, 1, 1, 1)), np.tile(label, 3)
+    compare(make_store(features, label), [recorder], cv=4)
+    for X, _, groups in recorder.fitted:
+        counts = np.unique(groups, return_counts=True)[1]
+        assert (counts == 3).all()
+        assert len(X) == len(groups)
+
+
+def test_groups_of_the_user_are_kept_together_too(
+    make_store: MakeStore, draw: Draw, recorder: Recorder
+) -> None:
+    """`group_by` joins rows on top of identical pictures."""
+    features, label = draw(60)
+    patient = np.arange(60) // 6
+    compare(make_store(features, label), [recorder], cv=4, group_by=patient)
+    for _, _, groups in recorder.fitted:
+        assert (np.unique(groups, return_counts=True)[1] == 6).all()
+    with pytest.raises(HeadError, match="one value per row"):
+        compare(make_store(features, label), [recorder], group_by=patient[:5])
+
+
+def test_unlabelled_rows_are_left_out(
+    make_store: MakeStore, draw: Draw, recorder: Recorder
+) -> None:
+    """Rows with label -1 are in no fold."""
+    features, label = draw(60)
+    label[:12] = -1
+    compared = compare(make_store(features, label), [recorder], cv=3)
+    assert compared.rows == 48
+    assert sum(len(X) for X in recorder.asked) == 48
+
+
+def test_augmented_views_are_never_measured(
+    make_store: MakeStore, draw: Draw, recorder: Recorder
+) -> None:
+    """Views above 0 train with their picture, and are not evaluated."""
+    features, label = draw(120)
+    picture = [b"%064d" % i for i in range(60)] * 2
+    label[60:] = label[:60]
+    store = make_store(features, label, picture=picture, view=[0] * 60 + [1] * 60)
+    compare(store, [recorder], cv=3)
+    assert sum(len(X) for X in recorder.asked) == 60
+    assert sum(len(X) for X, _, _ in recorder.fitted) == 240
+
+
+def test_labels_of_held_out_rows_change_nothing(make_store: MakeStore, draw: Draw) -> None:
+    """What is chosen does not depend on the labels of the validation split."""
+    features, label = draw(120)
+    split = ["train"] * 80 + ["validation"] * 40
+    other = label.copy()
+    other[80:] = np.random.default_rng(1).permutation(other[80:])
+    a = compare(make_store(features, label, split=split, name="a"), FAST)
+    b = compare(make_store(features, other, split=split, name="b"), FAST)
+    chosen = [{h.head: h.params for h in result.heads} for result in (a, b)]
+    assert chosen[0] == chosen[1]
+
+
+def test_classifiers_of_others_are_taken_as_they_are(make_store: MakeStore, draw: Draw) -> None:
+    """scikit-learn's own classifiers can be compared, also those without probabilities."""
+    heads = ["logreg", LogisticRegression(C=3.0, max_iter=500), LinearSVC()]
+    compared = compare(make_store(*draw(90)), heads, cv=3)
+    results = {head.head: head for head in compared.heads}
+    assert set(results) == {"logreg", "LogisticRegression", "LinearSVC"}
+    assert results["LinearSVC"].log_loss is None
+    assert "LinearSVC" in str(compared)
+
+
+def test_plain_gives_the_same_linear_classifier(make_store: MakeStore, draw: Draw) -> None:
+    """On features and on row-space coordinates, linear heads predict alike."""
+    store = make_store(*draw(90))
+    a, b = (compare(store, FAST, cv=3, plain=plain) for plain in (False, True))
+    assert {h.head: h.accuracy for h in a.heads} == {h.head: h.accuracy for h in b.heads}
+
+
+def test_a_second_comparison_reads_the_row_space(make_store: MakeStore, draw: Draw) -> None:
+    """The row space is kept under `derived/`, and gives the same numbers."""
+    store = make_store(*draw(90))
+    first, second = compare(store, ["logreg"], cv=3), compare(store, ["logreg"], cv=3)
+    assert "computed in" in first.features
+    assert "kept from an earlier run" in second.features
+    assert first.heads[0].log_loss == second.heads[0].log_loss
+
+
+@pytest.mark.parametrize(
+    ("heads", "message"),
+    [(["logref"], r"no head is called 'logref' \(did you mean logreg\?\)"), ([], "at least one")],
+)
+def test_unknown_heads_are_refused(
+    make_store: MakeStore, draw: Draw, heads: list[str], message: str
+) -> None:
+    """The message names the nearest heads, and all there are."""
+    with pytest.raises(HeadError, match=message):
+        compare(make_store(*draw(30)), heads)
+
+
+def test_too_few_rows_are_refused(make_store: MakeStore, draw: Draw) -> None:
+    """A class with fewer pictures than folds is named, with the remedy."""
+    features, label = draw(60)
+    label[label == 2] = 0
+    label[:3] = 2
+    with pytest.raises(HeadError, match=r"class 2 has 3 different pictures.*--cv 3"):
+        compare(make_store(features, label), FAST)
+
+
+def test_one_class_is_refused(make_store: MakeStore, draw: Draw) -> None:
+    features, _ = draw(20)
+    with pytest.raises(HeadError, match="one class only"):
+        compare(make_store(features, [0] * 20), FAST)
+
+
+def test_tensorflow_stays_out(make_store: MakeStore, draw: Draw) -> None:
+    """Comparing linear heads imports no TensorFlow and no Keras."""
+    store = make_store(*draw(60))
+    code = (
+        "import sys; from headstart.cache import Store; from headstart.heads import compare;"
+        f"compare(Store.open({str(store.path)!r}), ['logreg', 'svm'], cv=2);"
+        "print(sorted({'tensorflow', 'keras'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
