@@ -68,7 +68,7 @@ def write_strings(file: h5py.Group, name: str, values: list[str]) -> None:
     encoded = [value.encode() for value in values]
     length = max(map(len, encoded), default=0) or 1
     dtype = h5py.string_dtype("utf-8", length)
-    file.create_dataset(name, data=np.array(encoded, dtype=f"S{length}"), dtype=dtype)
+    file.create_dataset(name, data=np.array(encoded, dtype=dtype))
 
 
 def strings(file: h5py.File, name: str) -> list[str]:

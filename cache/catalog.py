@@ -75,6 +75,8 @@ class Catalog:
     view: NDArray[np.uint8]
     layers: dict[str, LayerIndex]
     left_out: tuple[LeftOut, ...]
+    #: SHA-256 (hex) of files that cannot be decoded, and why: they need not be tried again.
+    unreadable: dict[str, str]
     settings: dict[str, Any]
     extract_seconds: float
     created: str
@@ -135,6 +137,7 @@ def write_rows(file: h5py.File, catalog: Catalog) -> None:
             for name, index in catalog.layers.items()
         },
         "left_out": catalog.left_out,
+        "unreadable": catalog.unreadable,
         "settings": catalog.settings,
         "extract_seconds": catalog.extract_seconds,
     }
@@ -224,6 +227,7 @@ def _parse(file: h5py.File, path: Path, digest: str) -> Catalog:
         view=_hdf5.plain(file, "view", "u", rows)[:].astype(np.uint8),
         layers={},
         left_out=tuple(LeftOut(*map(str, row)) for row in private["left_out"]),
+        unreadable=dict(private["unreadable"]),
         settings=dict(private["settings"]),
         extract_seconds=float(private["extract_seconds"]),
         created=str(file.attrs["created"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +81,10 @@ class Filling:
         self.folder = folder
         self.shards = folder / catalog.SHARDS
         self.damaged: list[Path] = []
+        #: Seconds that unpublished shards of earlier runs took.
+        self.earlier_seconds = 0.0
         self._known: dict[str, _Known] = {}
+        self._clock = time.perf_counter()
         self.before = _read_catalog(folder, damaged_is_none=repair)
         self._prepare()
         if self.before is not None:
@@ -122,6 +126,7 @@ class Filling:
             spec = self.spec
             if spec is None or not spec.differences(head.spec, ignore=PER_LAYER):
                 self._known.setdefault(head.spec.name, _Known(head.spec)).add(head)
+                self.earlier_seconds += float(head.run.get("seconds", 0.0))
 
     @property
     def spec(self) -> Spec | None:
@@ -178,6 +183,9 @@ class Filling:
         """Write one shard; from now on its rows survive whatever happens to this process."""
         ids = np.array([row[0] for row in rows], dtype="S64")
         view = np.array([row[1] for row in rows], dtype=np.uint8)
+        now = time.perf_counter()
+        run = {**run, "seconds": round(now - self._clock, 3)}
+        self._clock = now
         info = write_shard(self.shards, spec, ids, view, features, run=run)
         head = ShardHead(info, spec, ids, view, features.shape[1:], {})
         self._known.setdefault(spec.name, _Known(spec)).add(head)
@@ -186,7 +194,9 @@ class Filling:
         self,
         rows: Rows,
         layers: Sequence[str],
+        *,
         left_out: Sequence[LeftOut],
+        unreadable: Mapping[str, str],
         settings: Mapping[str, Any],
         seconds: float,
     ) -> bool:
@@ -207,8 +217,11 @@ class Filling:
             view=np.array(rows.view, dtype=np.uint8),
             layers={name: self._layer(name, rows.ids()) for name in layers},
             left_out=catalog.sort_left_out(left_out),
+            unreadable=dict(unreadable),
             settings=dict(settings),
-            extract_seconds=seconds + (before.extract_seconds if before else 0.0),
+            extract_seconds=seconds
+            + self.earlier_seconds
+            + (before.extract_seconds if before else 0.0),
             created=before.created if before else catalog.now(),
         )
         if before is not None and _same(before, after) and _ledger_is(self.folder, after):
@@ -282,8 +295,8 @@ def _words(content: Catalog) -> str:
     }
     rows = [content.path, content.split, content.label.tolist(), content.view.tolist()]
     hashes = content.image_sha256.tolist()
-    words = [content.classes, rows, repr(hashes), layers, content.left_out, content.settings]
-    return json.dumps(words, sort_keys=True)
+    words = [content.classes, rows, repr(hashes), layers, content.left_out, content.unreadable]
+    return json.dumps([*words, content.settings], sort_keys=True)
 
 
 def _ledger_is(folder: Path, content: Catalog) -> bool:

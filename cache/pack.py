@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def pack(
     store: Store,
     path: str | os.PathLike[str],
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> Path:
     """Copy all rows of a store into one file, which opens like the store itself.
 
@@ -36,7 +36,7 @@ def pack(
     path
         The file to write; replaced if it is there.
     progress
-        Called with the number of rows written since the last call.
+        Called with "packing", the rows written of a layer, and all rows.
 
     Raises
     ------
@@ -61,7 +61,10 @@ def pack(
 
 
 def _copy(
-    store: Store, index: LayerIndex, file: h5py.File, progress: Callable[[int], None] | None
+    store: Store,
+    index: LayerIndex,
+    file: h5py.File,
+    progress: Callable[[str, int, int], None] | None,
 ) -> None:
     """Write one layer, chunk by chunk; a block of rows is read from at most a few shards."""
     name, dtype, rows = index.spec.name, np.dtype(index.spec.dtype), len(store)
@@ -75,4 +78,4 @@ def _copy(
         wanted = np.arange(first, min(first + block, rows))
         dataset[first : first + len(wanted)] = store.features(name, rows=wanted, dtype=dtype)
         if progress is not None:
-            progress(len(wanted))
+            progress("packing", first + len(wanted), rows)

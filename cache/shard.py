@@ -98,9 +98,10 @@ def write_shard(
         _hdf5.write_features(file, DATASET, features)
 
     data = _files.sealed(_hdf5.build(fill))
-    name = f"{spec.name}-{checksum[:24]}.h5"
+    digest = _files.parse_seal(data[-_files.SEAL_BYTES :], spec.name)
+    # Named by its content: two processes can never publish different bytes under one name.
+    name = f"{spec.name}-{digest[:24]}.h5"
     _files.publish_bytes(folder / name, data)
-    digest = _files.parse_seal(data[-_files.SEAL_BYTES :], name)
     return ShardInfo(name, digest, len(data), len(features))
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -40,6 +40,11 @@ class Verification:
     #: Sound shards that no row needs: of an unfinished run, or of pictures since removed.
     unlisted: tuple[str, ...]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        problems = [problem._asdict() for problem in self.problems]
+        return {**asdict(self), "problems": problems, "sound": self.sound}
+
     @property
     def sound(self) -> bool:
         """Tell whether every row can be trusted."""
@@ -47,7 +52,7 @@ class Verification:
 
 
 def verify(
-    path: str | os.PathLike[str], progress: Callable[[int], None] | None = None
+    path: str | os.PathLike[str], progress: Callable[[str, int, int], None] | None = None
 ) -> Verification:
     """Read every file of a store and check it against its checksums and the catalog.
 
@@ -56,7 +61,7 @@ def verify(
     path
         A store, or a packed file.
     progress
-        Called with the bytes of each shard that was read.
+        Called with "verifying", the bytes read and the bytes there are.
 
     Raises
     ------
@@ -76,16 +81,17 @@ def verify(
         return Verification(str(folder), 0, 0, 0, (problem,), ())
     store = Store(folder, content)
     problems: list[Problem] = []
-    total, shards = 0, 0
+    done, shards = 0, [info for index in content.layers.values() for info in index.shards]
+    total = sum(info.bytes for info in shards)
     for index in content.layers.values():
         for number, info in enumerate(index.shards):
             problems += _shard_problems(store, index, number)
-            shards, total = shards + 1, total + info.bytes
+            done += info.bytes
             if progress is not None:
-                progress(info.bytes)
+                progress("verifying", done, total)
     problems += _other_problems(store)
     unlisted = () if folder.is_file() else tuple(_unlisted(store, problems))
-    return Verification(str(folder), len(content), shards, total, tuple(problems), unlisted)
+    return Verification(str(folder), len(content), len(shards), total, tuple(problems), unlisted)
 
 
 def _shard_problems(store: Store, index: LayerIndex, number: int) -> Iterator[Problem]:

@@ -1,1 +1,56 @@
-"""Headstart: run the frozen base once, iterate on heads in seconds."""
+"""Headstart: run the frozen base once, iterate on heads in seconds.
+
+Examples
+--------
+>>> import headstart as hs
+>>> store = hs.extract("pets/", "pets.features", layer="mixed7")     # doctest: +SKIP
+>>> X, y = store.features("mixed7", split="train"), store.labels(split="train")  # doctest: +SKIP
+>>> print(hs.compare(store, heads=["logreg", "svm", "dense"]))       # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from headstart.cache import Spec, Store, pack, verify
+    from headstart.errors import HeadstartError
+    from headstart.extract import extract
+    from headstart.heads import Comparison, compare
+
+__all__ = [
+    "Comparison",
+    "HeadstartError",
+    "Spec",
+    "Store",
+    "compare",
+    "extract",
+    "pack",
+    "verify",
+]
+
+_HOME = {
+    "Comparison": "headstart.heads",
+    "HeadstartError": "headstart.errors",
+    "Spec": "headstart.cache",
+    "Store": "headstart.cache",
+    "compare": "headstart.heads",
+    "extract": "headstart.extract",
+    "pack": "headstart.cache",
+    "verify": "headstart.cache",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that ``import headstart`` costs nothing."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'headstart' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Return the public names, also those not imported yet."""
+    return sorted({*globals(), *__all__})

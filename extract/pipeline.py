@@ -1,0 +1,250 @@
+"""From a plan to rows in the store: decode threads, the base, and a writer behind it."""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import hashlib
+import queue
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from headstart.errors import DataError, UnreadableImageError
+from headstart.extract.dataset import read_file
+from headstart.extract.decode import decode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from headstart.cache import Filling, RowId, Spec
+    from headstart.extract.base import Base
+
+_SHARD_BYTES = 16 << 20
+_SHARD_ROWS = (64, 1024)
+_CHANGED = "changed while it was being read; run extract again"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture to compute: its row, its file, and its path for the ledger."""
+
+    row: RowId
+    file: Path
+    path: str
+
+
+@dataclass
+class Outcome:
+    """What came of the jobs."""
+
+    computed: set[RowId] = field(default_factory=set)
+    #: SHA-256 (hex) of files that cannot be decoded, and why.
+    unreadable: dict[str, str] = field(default_factory=dict)
+    #: The same for files that were gone or changed since they were hashed.
+    vanished: dict[str, str] = field(default_factory=dict)
+
+
+class Decoder:
+    """Threads that read and decode pictures, a bounded number ahead of whoever takes them.
+
+    The results come in the order of the jobs, so that neither the number of threads nor
+    their luck decides which row a picture becomes.
+    """
+
+    def __init__(
+        self, jobs: Sequence[Job], *, size: int, max_pixels: int, workers: int, ahead: int
+    ) -> None:
+        self._jobs = iter(jobs)
+        self._size, self._max_pixels = size, max_pixels
+        self._pool = concurrent.futures.ThreadPoolExecutor(workers, "decode")
+        self._waiting: collections.deque[
+            tuple[Job, concurrent.futures.Future[NDArray[np.uint8]]]
+        ] = collections.deque()
+        for _ in range(ahead):
+            self._submit()
+
+    def __enter__(self) -> Self:
+        """Return self: the threads are at work already."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let go of the jobs not begun, and wait for those in hand."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def __iter__(self) -> Iterator[tuple[Job, NDArray[np.uint8] | Exception]]:
+        """Yield each job with its pixels, or with why there are none."""
+        while self._waiting:
+            job, future = self._waiting.popleft()
+            self._submit()
+            try:
+                yield job, future.result()
+            except (UnreadableImageError, OSError) as error:
+                yield job, error
+
+    def _submit(self) -> None:
+        job = next(self._jobs, None)
+        if job is not None:
+            self._waiting.append((job, self._pool.submit(self._decode, job)))
+
+    def _decode(self, job: Job) -> NDArray[np.uint8]:
+        try:
+            data = read_file(job.file)
+        except UnreadableImageError as error:  # it was readable a moment ago
+            raise OSError(str(error)) from error
+        if hashlib.sha256(data).hexdigest().encode() != job.row[0]:
+            raise OSError(_CHANGED)
+        return decode(data, self._size, max_pixels=self._max_pixels)
+
+
+class Writer:
+    """A thread that turns activations into shards, off the path of the base.
+
+    Of each layer only the rows it misses are kept. Features wait until a shard is full;
+    leaving the context writes the rest. An error in the thread is raised by the next call.
+    """
+
+    def __init__(
+        self,
+        filling: Filling,
+        specs: Mapping[str, Spec],
+        missing: Mapping[str, Sequence[RowId]],
+        run: Mapping[str, Any],
+    ) -> None:
+        self._filling, self._specs, self._run = filling, specs, run
+        self._missing = {name: set(missing[name]) for name in specs}
+        self._held: dict[str, list[tuple[RowId, NDArray[Any]]]] = {name: [] for name in specs}
+        self._queue: queue.Queue[tuple[list[RowId], Mapping[str, NDArray[Any]]] | None]
+        self._queue = queue.Queue(maxsize=2)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="write")
+
+    def __enter__(self) -> Self:
+        """Start the thread."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Write what is held, also when the run was stopped or failed: it is computed."""
+        self._end()
+        if kind is None:
+            self._raise()
+
+    def put(self, rows: list[RowId], features: Mapping[str, NDArray[Any]]) -> None:
+        """Hand over a batch; waits while two others are waiting."""
+        while True:
+            self._raise()
+            try:
+                self._queue.put((rows, features), timeout=0.5)
+            except queue.Full:
+                continue
+            return
+
+    def _end(self) -> None:
+        while self._thread.is_alive():
+            try:
+                self._queue.put(None, timeout=0.5)
+            except queue.Full:
+                continue
+            break
+        self._thread.join()
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _work(self) -> None:
+        try:
+            while (item := self._queue.get()) is not None:
+                rows, features = item
+                for name in self._specs:
+                    self._take(name, rows, features[name])
+            for name in self._specs:
+                self._write(name, len(self._held[name]))
+        except BaseException as error:  # noqa: BLE001 - handed to the thread that asks
+            self._error = error
+
+    def _take(self, name: str, rows: list[RowId], features: NDArray[Any]) -> None:
+        dtype = np.dtype(self._specs[name].dtype)
+        with np.errstate(over="ignore"):  # infinities are refused where shards are written
+            stored = features.astype(dtype)
+        missing = self._missing[name]
+        pairs = zip(rows, stored, strict=True)
+        self._held[name] += [(row, one) for row, one in pairs if row in missing]
+        full = shard_rows(stored[0].nbytes)
+        while len(self._held[name]) >= full:
+            self._write(name, full)
+
+    def _write(self, name: str, count: int) -> None:
+        part, self._held[name] = self._held[name][:count], self._held[name][count:]
+        if part:
+            features = np.stack([one for _, one in part])
+            self._filling.add(self._specs[name], [row for row, _ in part], features, self._run)
+
+
+def shard_rows(row_bytes: int) -> int:
+    """Return how many rows make a shard: about 16 MB, so that a kill costs about a second."""
+    least, most = _SHARD_ROWS
+    return min(most, max(least, _SHARD_BYTES // max(1, row_bytes)))
+
+
+def run_jobs(
+    decoder: Decoder,
+    base: Base,
+    writer: Writer,
+    names: Mapping[str, str],
+    *,
+    outcome: Outcome,
+    on_error: str,
+    progress: Callable[[int], None],
+) -> None:
+    """Push every picture through the base.
+
+    Parameters
+    ----------
+    names
+        Name of each dataset in the store to the base's layer.
+    outcome
+        Filled in as pictures are done, so that it is right also when the run is stopped.
+    on_error
+        ``"ledger"`` notes pictures that cannot be used; ``"fail"`` raises DataError.
+    progress
+        Called with the number of pictures done since the last call.
+    """
+    pixels: list[NDArray[np.uint8]] = []
+    rows: list[RowId] = []
+
+    def flush() -> None:
+        if rows:
+            features = base(np.stack(pixels))
+            writer.put(rows.copy(), {name: features[layer] for name, layer in names.items()})
+            outcome.computed.update(rows)
+            progress(len(rows))
+            rows.clear()
+            pixels.clear()
+
+    for job, result in decoder:
+        if isinstance(result, Exception):
+            _note(outcome, job, result, on_error)
+            progress(1)
+            continue
+        rows.append(job.row)
+        pixels.append(result)
+        if len(rows) == base.batch_size:
+            flush()
+    flush()
+
+
+def _note(outcome: Outcome, job: Job, error: Exception, on_error: str) -> None:
+    reason = str(error)
+    if on_error == "fail":
+        raise DataError(f"{job.path}: {reason}") from error
+    if isinstance(error, UnreadableImageError):
+        outcome.unreadable[job.row[0].decode()] = reason
+    else:
+        outcome.vanished[job.row[0].decode()] = reason

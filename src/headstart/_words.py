@@ -1,0 +1,179 @@
+"""What the command line says: results as text for people."""
+
+from __future__ import annotations
+
+import collections
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from headstart.cache import LeftOut, Store, Verification
+    from headstart.extract import Summary
+    from headstart.inspection import Inspection, Pictures
+    from headstart.status import Staleness, Status
+
+_SHOWN = 5
+
+
+def size(count: float) -> str:
+    """Return bytes for people: ``28.3 MB``."""
+    for unit in ("B", "KB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes that ``800M``, ``4 GB`` or ``1.5GiB`` mean.
+
+    Raises
+    ------
+    ValueError
+        If it is no size.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kKmMgGtT]?)(i?)[bB]?\s*", text)
+    if match is None:
+        raise ValueError(f"{text!r} is no size; expected for example 800M, 4GB or 1.5GiB")
+    number, prefix, binary = match.groups()
+    return int(float(number) * (1024 if binary else 1000) ** " KMGT".index(prefix.upper() or " "))
+
+
+def seconds(count: float) -> str:
+    """Return a duration for people: ``0.42 s``, ``3 min 20 s``."""
+    if count < 10:
+        return f"{count:.2f} s"
+    if count < 120:
+        return f"{count:.0f} s"
+    minutes, rest = divmod(round(count), 60)
+    return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes / 60:.1f} h"
+
+
+def extracted(store: Store, summary: Summary) -> Iterator[str]:
+    """Say what an extraction did."""
+    layers = ", ".join(f"{name} {_shape(store.shape(name))}" for name in store.layers)
+    yield f"{summary.rows:,} rows in {store.path}: {layers}, {store.spec.dtype}"
+    yield (
+        f"  computed {summary.computed:,}, reused {summary.reused:,}, "
+        f"duplicates {summary.duplicates:,}, left out {len(summary.left_out):,}"
+        f" ({seconds(summary.seconds)})"
+    )
+    splits = collections.Counter(store.catalog.split)
+    if splits.keys() != {""}:
+        yield "  " + ", ".join(f"{name or 'no split'} {count:,}" for name, count in splits.items())
+    yield from left_out(summary.left_out, f"{store.path}/ledger.jsonl")
+    conflicts = summary.source.conflicts
+    yield from _groups("identical pictures on both sides of a split", conflicts.across_splits)
+    yield from _groups("identical pictures under two labels", conflicts.across_labels)
+
+
+def left_out(rows: Sequence[LeftOut], where: str = "") -> Iterator[str]:
+    """Say what was left out: each kind of reason, with how often and an example."""
+    kinds = collections.defaultdict(list)
+    for row in rows:
+        kinds[row.reason.split(":")[0].split(",")[-1].strip()].append(row)
+    for found in sorted(kinds.values(), key=len, reverse=True)[:_SHOWN]:
+        example = found[0]
+        times = "" if len(found) == 1 else f" (and {len(found) - 1:,} more)"
+        yield f"  left out: {example.path!r}: {example.reason}{times}"
+    if where and rows:
+        yield f"  every one with its reason: {where}"
+
+
+def _groups(what: str, groups: Sequence[Sequence[str]]) -> Iterator[str]:
+    if groups:
+        example = ", ".join(repr(path) for path in groups[0][:3])
+        yield f"  warning: {len(groups):,} groups of {what}; for example {example}"
+
+
+def held(found: Status) -> Iterator[str]:
+    """Say what is in a store."""
+    yield f"{found.store}: {found.rows:,} rows, {len(found.classes)} classes, {size(found.bytes)}"
+    for name, about in found.layers.items():
+        spec = about["spec"]
+        yield f"  layer     {name} {_shape(about['shape'])} {spec['dtype']}"
+    spec = next(iter(found.layers.values()))["spec"]
+    weights = found.settings.get("weights", "")
+    engine = f"{spec['engine']} {spec['precision']}"
+    yield f"  base      {spec['architecture']}, {spec['size']} px, {engine}"
+    yield f"  weights   {weights} (sha256 {spec['weights'][:16]}...)"
+    yield f"  decoding  {spec['decoding']}, {spec['resampling']}"
+    yield "  classes   " + ", ".join(f"{name} {count:,}" for name, count in found.classes.items())
+    splits = ", ".join(f"{name or 'none'} {count:,}" for name, count in found.splits.items())
+    yield f"  splits    {splits}"
+    yield f"  made      {found.created}, extraction took {seconds(found.extract_seconds)}"
+    yield f"  {found.duplicates:,} rows are duplicates, {len(found.left_out):,} pictures left out"
+    if found.unused_bytes:
+        yield f"  {size(found.unused_bytes)} in shards that no row needs now"
+    yield from left_out(found.left_out)
+
+
+def stale(found: Staleness) -> Iterator[str]:
+    """Say what an extraction would do now."""
+    if found.to_compute:
+        yield f"extract would compute {found.to_compute:,} pictures of {found.data}:"
+    else:
+        yield f"extract would compute nothing: the features of {found.data} are all here"
+    reasons = {
+        "new": found.new,
+        "changed": found.changed,
+        "moved or copied (reused)": found.moved,
+        "relabelled (reused)": found.relabelled,
+        "removed": found.removed,
+    }
+    for what, paths in reasons.items():
+        if paths:
+            more = f" and {len(paths) - _SHOWN:,} more" if len(paths) > _SHOWN else ""
+            yield f"  {len(paths):,} {what}: {', '.join(map(repr, paths[:_SHOWN]))}{more}"
+
+
+def verified(found: Verification) -> Iterator[str]:
+    """Say whether a store is sound."""
+    for problem in found.problems:
+        yield f"  damaged: {problem.file}: {problem.what}"
+    if found.unlisted:
+        yield f"  {len(found.unlisted)} sound shards are not in use (of a run that was stopped)"
+    if found.sound:
+        yield f"{found.store} is sound: {found.rows:,} rows in {found.shards:,} shards"
+    else:
+        yield f"{found.store} is damaged: {len(found.problems)} problems"
+
+
+def inspected(found: Inspection) -> Iterator[str]:
+    """Say what can be cut, and what an extraction of the pictures would cost."""
+    yield f"InceptionV3 at {found.size}x{found.size}; cut with --layer NAME (default mixed7)"
+    yield f"  {'layer':<24}{'shape':>16}{'float16/image':>16}{'GFLOP':>8}"
+    for row in found.layers:
+        yield (
+            f"  {row.name:<24}{_shape(row.shape):>16}{size(row.bytes_per_image):>16}"
+            f"{row.gflop:>8.2f}"
+        )
+    if found.pictures is not None:
+        yield from _pictures(found, found.pictures)
+
+
+def _pictures(found: Inspection, pictures: Pictures) -> Iterator[str]:
+    yield ""
+    yield (
+        f"{pictures.data}: {pictures.usable:,} pictures in {len(pictures.classes)} classes "
+        f"({', '.join(f'{name} {count:,}' for name, count in pictures.classes.items())})"
+    )
+    yield (
+        f"  {pictures.distinct:,} different ones, {len(found.left_out):,} would be left out, "
+        f"{pictures.other_files:,} other files"
+    )
+    yield from left_out(found.left_out)
+    yield from _groups("identical pictures on both sides of a split", pictures.across_splits)
+    yield from _groups("identical pictures under two labels", pictures.across_labels)
+    cost = pictures.cost
+    yield (
+        f"  extraction at {', '.join(cost.layers)}: about {seconds(cost.seconds)} "
+        f"({cost.images_per_second:.0f} images/s here), at most {size(cost.bytes)} on disk, "
+        f"about {size(cost.memory)} of memory"
+    )
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))

@@ -1,0 +1,181 @@
+"""Before anything is computed: the layers, the pictures, and what extraction would cost."""
+
+from __future__ import annotations
+
+import collections
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headstart.cache import LeftOut, RowId
+from headstart.extract.base import LayerInfo, layer_table, load_base
+from headstart.extract.decode import MAX_PIXELS
+from headstart.extract.pipeline import Decoder, Job
+from headstart.extract.plan import DEFAULT_LAYER, DEFAULT_SIZE, ids, read_source
+from headstart.extract.run import Speed
+from headstart.extract.weights import find_weights
+
+if TYPE_CHECKING:
+    import os
+
+    from headstart.extract.plan import Progress, Source
+
+_MEASURED_BATCHES = 3
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What extraction would take on this machine, from a few measured batches."""
+
+    layers: tuple[str, ...]
+    seconds: float
+    images_per_second: float
+    bytes: int
+    memory: int
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What a dataset consists of."""
+
+    data: str
+    usable: int
+    distinct: int
+    classes: dict[str, int]
+    other_files: int
+    across_splits: tuple[tuple[str, ...], ...]
+    across_labels: tuple[tuple[str, ...], ...]
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """The layers one can cut at and, if a dataset was given, its pictures."""
+
+    size: int
+    layers: tuple[LayerInfo, ...]
+    left_out: tuple[LeftOut, ...]
+    pictures: Pictures | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {**asdict(self), "left_out": [row._asdict() for row in self.left_out]}
+
+
+def inspect(
+    data: str | os.PathLike[str] | None = None,
+    *,
+    size: int = DEFAULT_SIZE,
+    layers: tuple[str, ...] = (DEFAULT_LAYER,),
+    all_layers: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    progress: Progress | None = None,
+) -> Inspection:
+    """List the layers; with `data`, also read and decode every picture, and cost a run.
+
+    Parameters
+    ----------
+    data
+        A dataset, as for `extract`.
+    size
+        Input height and width, in pixels.
+    layers
+        Layers to cost.
+    all_layers
+        List every layer one can cut at, not only the ``mixed`` ones.
+    max_pixels
+        Pictures with more would be left out.
+    progress
+        Called with stage, done, total.
+
+    Raises
+    ------
+    DataError
+        If the dataset cannot be used.
+    LayerError
+        If a layer is unknown, or `size` is below 75.
+    """
+    pictures, left_out = None, tuple[LeftOut, ...]()
+    if data is not None:
+        speed = Speed()
+        source = read_source(data, workers=speed.threads, progress=progress)
+        refused, seconds = _decode_all(source, size, max_pixels, speed, progress)
+        left_out = source.left_out + tuple(refused)
+        pictures = _pictures(str(data), source, refused, _cost(source, size, layers, seconds))
+    table = [row for row in layer_table(size) if all_layers or row.name.startswith("mixed")]
+    return Inspection(size, tuple(table), left_out, pictures)
+
+
+def _decode_all(
+    source: Source, size: int, max_pixels: int, speed: Speed, progress: Progress | None
+) -> tuple[list[LeftOut], float]:
+    """Decode each different picture; return those refused, and the seconds it took."""
+    paths = collections.defaultdict[RowId, list[str]](list)
+    jobs: dict[RowId, Job] = {}
+    for row, picture in zip(ids(source), source.dataset.pictures, strict=True):
+        paths[row].append(picture.path)
+        jobs.setdefault(row, Job(row, picture.file, picture.path))
+    refused, started = [], time.perf_counter()
+    decoder = Decoder(
+        list(jobs.values()),
+        size=size,
+        max_pixels=max_pixels,
+        workers=speed.threads,
+        ahead=4 * speed.threads,
+    )
+    with decoder:
+        for done, (job, result) in enumerate(decoder, 1):
+            if isinstance(result, Exception):
+                refused += [LeftOut(path, str(result)) for path in paths[job.row]]
+            if progress is not None:
+                progress("decoding", done, len(jobs))
+    return refused, time.perf_counter() - started
+
+
+def _pictures(data: str, source: Source, refused: list[LeftOut], cost: Cost) -> Pictures:
+    gone = {row.path for row in refused}
+    usable = [picture for picture in source.dataset.pictures if picture.path not in gone]
+    counts = collections.Counter(picture.label for picture in usable)
+    return Pictures(
+        data=data,
+        usable=len(usable),
+        distinct=len(set(source.sha256)),
+        classes={name: counts[n] for n, name in enumerate(source.dataset.classes)},
+        other_files=source.dataset.other_files,
+        across_splits=source.conflicts.across_splits,
+        across_labels=source.conflicts.across_labels,
+        cost=cost,
+    )
+
+
+def _cost(source: Source, size: int, layers: tuple[str, ...], decode_seconds: float) -> Cost:
+    """Estimate a run: the slower of decoding (measured) and the base (a few batches)."""
+    distinct = len(set(source.sha256))
+    base = load_base(find_weights("random"), size=size, layers=layers)
+    pixels = np.zeros((base.batch_size, size, size, 3), np.uint8)
+    base(pixels)
+    taken = []
+    for _ in range(_MEASURED_BATCHES):
+        started = time.perf_counter()
+        base(pixels)
+        taken.append(time.perf_counter() - started)
+    # Decoding and the base share the cores, so their times add up.
+    seconds = distinct * float(np.median(taken)) / base.batch_size + decode_seconds
+    row_bytes = sum(2 * int(np.prod(base.shapes[layer])) for layer in base.layers)
+    return Cost(
+        layers=base.layers,
+        seconds=seconds,
+        images_per_second=distinct / seconds,
+        bytes=distinct * row_bytes,
+        memory=_peak_memory(),
+    )
+
+
+def _peak_memory() -> int:
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
