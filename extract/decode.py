@@ -144,7 +144,7 @@ def decode(data: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> NDArray[n
     headstart.errors.UnreadableImageError: empty file
     """
     kind = _format(data)
-    with _pillow_as_shipped(), _as_reason(kind):
+    with _own_settings(max_pixels), _as_reason(kind, max_pixels):
         data, exif = _essentials(data, kind)
         image = _READERS[kind](io.BytesIO(data))
         _check_size(image, size, max_pixels)
@@ -170,26 +170,32 @@ def _format(data: bytes) -> str:
 
 
 class _Borrowed:
-    """Global settings while at least one thread decodes, and what they were before."""
+    """The user's global settings while at least one thread decodes under ours."""
 
     lock = threading.Lock()
     threads = 0
     truncated_allowed = False
+    pixels_allowed: int | None = None
     quiet = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 
 @contextmanager
-def _pillow_as_shipped() -> Iterator[None]:
+def _own_settings(max_pixels: int) -> Iterator[None]:
     """Let no setting of the user's change a pixel and no warning stop a picture; give them back.
 
-    ``LOAD_TRUNCATED_IMAGES`` (many a notebook sets it) would pass half a picture off as a whole.
-    ``warnings.catch_warnings`` would not do: threads that leave it out of order mix the filters up.
+    ``LOAD_TRUNCATED_IMAGES`` (many a notebook sets it) would pass half a picture off as a whole,
+    and a ``MAX_IMAGE_PIXELS`` below our limit keep good ones out; it is never set above what it was
+    or `max_pixels`. ``warnings.catch_warnings`` would not do: threads that leave it out of order
+    mix the filters up.
     """
     with _Borrowed.lock:
         if _Borrowed.threads == 0:
             _Borrowed.truncated_allowed = ImageFile.LOAD_TRUNCATED_IMAGES
-            ImageFile.LOAD_TRUNCATED_IMAGES = False
+            _Borrowed.pixels_allowed = Image.MAX_IMAGE_PIXELS
         _Borrowed.threads += 1
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+        if Image.MAX_IMAGE_PIXELS is not None:
+            Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels)
         warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         yield
@@ -198,22 +204,20 @@ def _pillow_as_shipped() -> Iterator[None]:
             _Borrowed.threads -= 1
             if _Borrowed.threads == 0:
                 ImageFile.LOAD_TRUNCATED_IMAGES = _Borrowed.truncated_allowed
+                Image.MAX_IMAGE_PIXELS = _Borrowed.pixels_allowed
                 with suppress(ValueError):  # another thread's catch_warnings took it away
                     cast("list[object]", warnings.filters).remove(_Borrowed.quiet)
 
 
 @contextmanager
-def _as_reason(kind: str) -> Iterator[None]:
+def _as_reason(kind: str, max_pixels: int) -> Iterator[None]:
     """Turn whatever Pillow raises on hostile bytes into a short reason."""
     try:
         yield
     except UnreadableImageError:
         raise
-    except Image.DecompressionBombError:
-        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
-        raise UnreadableImageError(
-            f"over Pillow's own limit of {limit:.0f} megapixels (PIL.Image.MAX_IMAGE_PIXELS)"
-        ) from None
+    except Image.DecompressionBombError:  # at twice the limit, before the size could be asked
+        raise UnreadableImageError(f"over the limit of {max_pixels / 1e6:g} megapixels") from None
     except MemoryError:
         raise UnreadableImageError(f"not enough memory for this {kind}") from None
     except Exception as error:  # noqa: BLE001 - Pillow's parsers raise nearly every kind
