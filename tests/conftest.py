@@ -1,0 +1,24 @@
+"""What every test may use."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+import fakes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def fake_base(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replace the Keras base by a fast one that is a real function of the pixels."""
+    fakes.install(monkeypatch)
+
+
+@pytest.fixture
+def pets(tmp_path: Path) -> Path:
+    """Give a folder of two classes with ten small pictures each."""
+    return fakes.draw_classes(tmp_path / "pets")
