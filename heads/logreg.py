@@ -9,7 +9,7 @@ import numpy as np
 from headstart.heads.base import Head, softmax
 from headstart.heads.folds import best
 from headstart.heads.logistic import Solution, solve
-from headstart.heads.rowspace import RowSpace
+from headstart.heads.rowspace import RowSpace, on_axes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -94,12 +94,14 @@ class LogisticHead(Head):
             If there is only one class.
         """
         rows = self._training(X, y, sample_weight, groups)
-        space = RowSpace(normalize=False).fit(rows.X)
-        Z, grid = space.coordinates_, np.atleast_1d(np.asarray(self.C, dtype=np.float64))
+        space = None if on_axes(rows.X) else RowSpace(normalize=False).fit(rows.X)
+        Z = rows.X if space is None else space.coordinates_
+        grid = np.atleast_1d(np.asarray(self.C, dtype=np.float64))
         chosen, start = self._choose(Z, rows, grid)
         self.C_ = float(grid[chosen])
         last = self._solve(Z, rows, rows.weight[:, None], grid[[chosen]], start)
-        self.coef_, self.intercept_ = space.back(last.coef[0]), last.intercept[0]
+        self.coef_ = last.coef[0] if space is None else space.back(last.coef[0])
+        self.intercept_ = last.intercept[0]
         self.n_iter_ = int(last.iterations[0])
         self.chosen_ = {"C": self.C_}
         return self

@@ -46,6 +46,24 @@ def memory_needed(shape: tuple[int, int]) -> int:
     return 40 * small * small + (8 * n * d if n > d else 0)
 
 
+def on_axes(X: NDArray[Any], columns: int = 48) -> bool:
+    """Return whether rows ``(n, d)`` are on principal axes already, or so nearly that it will do.
+
+    Some of the coordinates of a larger set of rows are: their columns are no more correlated
+    than chance has it.
+    """
+    n, d = X.shape
+    if d > 2 * n or n < 2:
+        return False
+    Z = X - X.mean(0)
+    extent = np.sqrt(np.einsum("ij,ij->j", Z, Z))
+    extent[extent == 0] = 1
+    some = np.unique(np.linspace(0, d - 1, min(columns, d)).astype(int))
+    correlation = (Z[:, some] / extent[some]).T @ Z / extent
+    correlation[np.arange(len(some)), some] = 0
+    return bool(np.mean(correlation**2) < 4 / n)
+
+
 class RowSpace(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Rotate features into coordinates in the span of the training rows, without loss.
 

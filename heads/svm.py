@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.svm import SVC
-from threadpoolctl import threadpool_limits
 
 from headstart.errors import HeadError
 from headstart.heads.base import Head, softmax
 from headstart.heads.folds import best
+from headstart.heads.parallel import parallel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -165,8 +164,7 @@ class SVMHead(Head):
             guess = machine.predict(K[np.ix_(test, train)])
             return float((guess == rows.codes[test]).mean())
 
-        with threadpool_limits(1), ThreadPoolExecutor() as pool:  # libsvm lets other threads run
-            scores = list(pool.map(score, product(rows.folds, grid)))
+        scores = parallel(score, product(rows.folds, grid))
         return grid[best(np.reshape(scores, (len(rows.folds), len(grid))))]
 
     def _finish(self, K: Float, rows: Training, C: float) -> None:
