@@ -33,7 +33,12 @@ class FakeBase:
     precision = "float32"
 
     def __init__(
-        self, weights: weights_module.WeightsFile, *, size: int, layers: Sequence[str], **options: Any
+        self,
+        weights: weights_module.WeightsFile,
+        *,
+        size: int,
+        layers: Sequence[str],
+        **options: Any,
     ) -> None:
         self.layers = tuple(layers)
         self.digest = hashlib.sha256(weights.name.encode()).hexdigest()
@@ -92,7 +97,9 @@ def draw_classes(root: Path, classes: Sequence[str] = ("cat", "dog"), per_class:
     return root
 
 
-def features_of(path: Path, name: str = "mixed7", weights: str = "imagenet", size: int = 150) -> Any:
+def features_of(
+    path: Path, name: str = "mixed7", weights: str = "imagenet", size: int = 150
+) -> Any:
     """Return the features the fake base gives for one file, as stored (float16)."""
     base = FakeBase(fake_find_weights(weights), size=size, layers=(name,))
     pixels = decode(path.read_bytes(), size)

@@ -1,0 +1,138 @@
+"""Filling a store: nothing computed twice, nothing lost, another spec refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from headstart.cache import Filling, LeftOut, Spec, Store
+from headstart.errors import SpecMismatchError, StoreError
+from stores import SPEC, fill, picture_id, rows_of, values
+
+
+def test_second_filling_misses_nothing(tmp_path: Path) -> None:
+    """What was published is known; a new picture is all that is missing."""
+    fill(tmp_path / "store", rows_of(["a", "b", "c"]))
+    filling = Filling(tmp_path / "store")
+    wanted = rows_of(["b", "new", "a"]).ids()
+    assert filling.missing("mixed7", wanted) == [(picture_id("new"), 0)]
+    assert filling.missing("mixed5", wanted) == wanted
+
+
+def test_missing_names_each_row_once(tmp_path: Path) -> None:
+    """Identical pictures are computed once."""
+    rows = rows_of(["a", "b"]).ids()
+    assert Filling(tmp_path / "store").missing("mixed7", rows + rows) == rows
+
+
+def test_shards_of_a_dead_run_are_found_again(tmp_path: Path) -> None:
+    """A shard is committed when it is written, whether or not its run published."""
+    filling = Filling(tmp_path / "store")
+    rows = rows_of(["a", "b"]).ids()
+    filling.add(SPEC, rows, np.stack([values(row) for row in rows]), {"weights": "registry"})
+    later = Filling(tmp_path / "store")
+    assert later.missing("mixed7", rows) == []
+    assert later.spec == SPEC
+    assert later.settings["weights"] == "registry"
+    assert later.earlier_seconds >= 0
+
+
+def test_removed_pictures_keep_their_rows(tmp_path: Path) -> None:
+    """A picture that comes back costs nothing."""
+    fill(tmp_path / "store", rows_of(["a", "b"]))
+    fill(tmp_path / "store", rows_of(["b"]))
+    assert Store.open(tmp_path / "store").paths() == ["b"]
+    assert Filling(tmp_path / "store").missing("mixed7", rows_of(["a"]).ids()) == []
+
+
+def test_unchanged_publication_writes_nothing(tmp_path: Path) -> None:
+    """The same rows again leave ``features.h5`` untouched."""
+    fill(tmp_path / "store", rows_of(["a"]))
+    before = (tmp_path / "store" / "features.h5").stat().st_mtime_ns
+    fill(tmp_path / "store", rows_of(["a"]))
+    assert (tmp_path / "store" / "features.h5").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    "field", [f.name for f in dataclasses.fields(Spec) if f.name not in ("layer", "pool")]
+)
+def test_another_spec_is_refused_naming_the_field(tmp_path: Path, field: str) -> None:
+    """The store's value, the one asked for and the remedy are in the message."""
+    fill(tmp_path / "store", rows_of(["a"]))
+    value = getattr(SPEC, field)
+    changed: Any = 299 if field == "size" else "other"
+    other = dataclasses.replace(SPEC, **{field: changed})
+    with pytest.raises(SpecMismatchError, match=rf"{field}: the store has {value!r}.*another -o"):
+        Filling(tmp_path / "store").require(other)
+
+
+def test_a_layer_may_be_added(tmp_path: Path) -> None:
+    """Layers are gained; the rest of the spec is fixed."""
+    fill(tmp_path / "store", rows_of(["a", "b"]))
+    fill(tmp_path / "store", rows_of(["a", "b"]), spec=dataclasses.replace(SPEC, layer="mixed5"))
+    store = Store.open(tmp_path / "store")
+    assert store.layers == ("mixed7", "mixed5")
+    assert store.spec.layer == "mixed7"
+    assert store.features("mixed5").shape == (2, 3, 3, 4)
+
+
+def test_incomplete_layers_are_never_published(tmp_path: Path) -> None:
+    """A catalog with a row that is nowhere is refused."""
+    filling = Filling(tmp_path / "store")
+    rows = rows_of(["a", "b"])
+    filling.add(SPEC, rows.ids()[:1], values(rows.ids()[0])[None], {})
+    with pytest.raises(StoreError, match="lacks 1 rows"):
+        filling.publish(rows, ("mixed7",), left_out=[], unreadable={}, settings={}, seconds=0.0)
+    assert not (tmp_path / "store" / "features.h5").exists()
+
+
+def test_values_the_dtype_cannot_hold_are_refused(tmp_path: Path) -> None:
+    """An overflow to infinity is an error with a remedy, not a row."""
+    filling = Filling(tmp_path / "store")
+    rows = rows_of(["a"]).ids()
+    with pytest.raises(StoreError, match="--dtype float32"):
+        filling.add(SPEC, rows, np.full((1, 2), np.inf, np.float16), {})
+    assert list(filling.shards.iterdir()) == []
+
+
+def test_ledger_is_readable_and_restored(tmp_path: Path) -> None:
+    """``ledger.jsonl`` names each picture left out; a lost one is written again."""
+    left_out = [LeftOut("b\n.png", "truncated"), LeftOut("a é.png", "empty file")]
+    fill(tmp_path / "store", rows_of(["x"]), left_out=left_out)
+    ledger = tmp_path / "store" / "ledger.jsonl"
+    lines = [json.loads(line) for line in ledger.read_text("utf-8").splitlines()]
+    assert lines == [row._asdict() for row in sorted(left_out)]
+    ledger.unlink()
+    fill(tmp_path / "store", rows_of(["x"]), left_out=left_out)
+    assert [json.loads(line) for line in ledger.read_text("utf-8").splitlines()] == lines
+
+
+def test_output_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    """``-o`` wants a folder."""
+    (tmp_path / "f").write_text("x")
+    with pytest.raises(StoreError, match="is a file; -o expects a folder"):
+        Filling(tmp_path / "f")
+
+
+def test_folder_with_other_things_is_refused_and_untouched(tmp_path: Path) -> None:
+    """A folder of somebody's is not filled."""
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(StoreError, match=r"not empty \(it has 'thesis.tex'\)"):
+        Filling(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_repair_forgets_damaged_shards_alone(tmp_path: Path) -> None:
+    """Rows of a damaged shard are missing again; the rest is kept."""
+    fill(tmp_path / "store", rows_of(list("abcdef")), shard=2)
+    store = Store.open(tmp_path / "store")
+    broken = store.source(store.catalog.layers["mixed7"].shards[1])
+    broken.write_bytes(broken.read_bytes()[:-1])
+    filling = Filling(tmp_path / "store", repair=True)
+    assert filling.missing("mixed7", rows_of(list("abcdef")).ids()) == rows_of(["c", "d"]).ids()
+    assert filling.damaged == [broken]

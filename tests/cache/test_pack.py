@@ -1,0 +1,61 @@
+"""Packing: one file, the same rows."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from headstart.cache import Store, pack
+from headstart.errors import CorruptStoreError, StoreError
+from stores import SPEC, fill, make_store, rows_of
+
+NAMES = [f"{number:03d}" for number in range(30)]
+
+
+def test_packed_store_equals_the_folder(tmp_path: Path) -> None:
+    """Rows, labels, layers and fingerprints are the same; the folder is not needed."""
+    rows = rows_of(NAMES)
+    rows.split[:] = ["train", "validation", "test"] * 10
+    fill(tmp_path / "store", rows)
+    fill(tmp_path / "store", rows, spec=dataclasses.replace(SPEC, layer="mixed5", pool="avg"))
+    store = Store.open(tmp_path / "store")
+    path = pack(store, tmp_path / "new" / "one.h5")
+    (tmp_path / "store").rename(tmp_path / "gone")
+    packed = Store.open(path)
+    assert packed.layers == ("mixed7", "mixed5.avg")
+    for layer in packed.layers:
+        moved = Store.open(tmp_path / "gone")
+        np.testing.assert_array_equal(packed.features(layer), moved.features(layer))
+        assert packed.fingerprint(layer) == store.fingerprint(layer)
+    assert packed.splits().tolist() == store.splits().tolist()
+    assert packed.derived is None
+    with h5py.File(path) as file:
+        assert not file["mixed7"].is_virtual
+        assert file["mixed7"].shape == (30, 3, 3, 4)
+
+
+def test_damage_stops_the_packing(tmp_path: Path) -> None:
+    """No file is written from a store that cannot be trusted, and an old one stays."""
+    store = make_store(tmp_path / "store", NAMES)
+    target = tmp_path / "one.h5"
+    target.write_bytes(b"old")
+    shard = store.source(store.catalog.layers["mixed7"].shards[-1])
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    with pytest.raises(CorruptStoreError, match="damaged"):
+        pack(Store.open(tmp_path / "store"), target)
+    assert target.read_bytes() == b"old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.h5", "store"]
+
+
+def test_folders_and_the_store_itself_are_no_target(tmp_path: Path) -> None:
+    """Packing never overwrites what it reads."""
+    store = make_store(tmp_path / "store", NAMES)
+    with pytest.raises(StoreError, match="choose the name of a new file"):
+        pack(store, tmp_path)
+    path = pack(store, tmp_path / "one.h5")
+    with pytest.raises(StoreError, match="choose the name of a new file"):
+        pack(Store.open(path), path)

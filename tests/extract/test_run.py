@@ -1,0 +1,304 @@
+"""A whole extraction: every row is its own picture's, and only what is new is computed."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fakes
+from headstart.cache import Store
+from headstart.errors import (
+    DataError,
+    InterruptedRunError,
+    SpecMismatchError,
+    StoreError,
+)
+from headstart.extract import Settings, Speed, Summary, extract, fill_store, pipeline
+from headstart.extract import base as base_module
+
+pytestmark = pytest.mark.usefixtures("fake_base")
+SIZE = 75
+
+
+def run(data: Any, store: Path, *, size: int | None = SIZE, **settings: Any) -> Summary:
+    speed = Speed(batch_size=8, workers=3)
+    _, summary = fill_store(data, store, Settings(size=size, **settings), speed=speed)
+    return summary
+
+
+def assert_rows_are_their_pictures(store: Store, root: Path, layer: str = "mixed7") -> None:
+    features = store.features(layer, dtype="float16")
+    for path, row in zip(store.paths(), features, strict=True):
+        np.testing.assert_array_equal(row, fakes.features_of(root / path, layer, size=SIZE))
+
+
+def test_every_picture_becomes_its_row(pets: Path, tmp_path: Path) -> None:
+    """Rows come in the order of the paths, with label and features of their own picture."""
+    summary = run(pets, tmp_path / "store")
+    store = Store.open(tmp_path / "store")
+    assert (summary.rows, summary.computed, summary.reused, summary.duplicates) == (20, 20, 0, 0)
+    assert store.paths() == sorted(store.paths())
+    assert store.classes == ("cat", "dog")
+    assert [store.classes[label] for label in store.labels()] == [
+        path.split("/")[0] for path in store.paths()
+    ]
+    assert_rows_are_their_pictures(store, pets)
+
+
+def test_exactly_the_new_and_edited_are_computed(pets: Path, tmp_path: Path) -> None:
+    """Five added, renamed, removed and edited in place: ten are computed, rows stay true."""
+    run(pets, tmp_path / "store")
+    files = sorted(pets.rglob("*.png"))
+    for number in range(5):
+        fakes.draw(pets / "cat" / f"new{number}.png", seed=number)
+        files[number].rename(files[number].with_name(f"renamed{number}.png"))
+        files[5 + number].unlink()
+        edited = files[10 + number]
+        status, data = edited.stat(), bytearray(edited.read_bytes())
+        other = fakes.draw(tmp_path / "other.png", seed=500 + number).read_bytes()
+        edited.write_bytes(other.ljust(len(data), b"\0"))
+        os.utime(edited, ns=(status.st_atime_ns, status.st_mtime_ns))
+    summary = run(pets, tmp_path / "store")
+    assert (summary.rows, summary.computed, summary.reused) == (20, 10, 10)
+    assert_rows_are_their_pictures(Store.open(tmp_path / "store"), pets)
+
+
+def test_second_run_needs_no_base(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing is missing, the base is not even loaded."""
+    run(pets, tmp_path / "store")
+
+    def no_base(*args: object, **options: object) -> None:
+        raise AssertionError("the base was loaded")
+
+    monkeypatch.setattr(base_module, "load_base", no_base)
+    summary = run(pets, tmp_path / "store", size=None)
+    assert (summary.computed, summary.reused, summary.changed) == (0, 20, False)
+    assert run(pets, tmp_path / "store", weights="imagenet").computed == 0
+
+
+def test_settings_not_given_are_the_stores(pets: Path, tmp_path: Path) -> None:
+    """Size, weights, layers and validation share are taken from the store."""
+    run(pets, tmp_path / "store", weights="random:7", layers=("mixed5",), validation=0.5)
+    fakes.draw(pets / "cat" / "new.png", seed=5)
+    summary = run(pets, tmp_path / "store", size=None)
+    store = Store.open(tmp_path / "store")
+    assert summary.computed == 1
+    assert store.layers == ("mixed5",)
+    assert store.spec.size == SIZE
+    assert set(store.splits()) == {"train", "validation"}
+    row = store.paths().index("cat/new.png")
+    expected = fakes.features_of(pets / "cat" / "new.png", "mixed5", "random:7", SIZE)
+    np.testing.assert_array_equal(store.features(dtype="f2")[row], expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [({"size": 80}, "size"), ({"dtype": "float32"}, "dtype"), ({"weights": "random:9"}, "weights")],
+)
+def test_another_spec_is_refused(
+    pets: Path, tmp_path: Path, change: dict[str, Any], field: str
+) -> None:
+    """The store stays as it was, and the message names what differs."""
+    run(pets, tmp_path / "store")
+    before = (tmp_path / "store" / "features.h5").read_bytes()
+    with pytest.raises(SpecMismatchError, match=f"{field}: the store has"):
+        run(pets, tmp_path / "store", **({"size": SIZE} | change))
+    assert (tmp_path / "store" / "features.h5").read_bytes() == before
+
+
+def test_layers_are_gained_and_kept(pets: Path, tmp_path: Path) -> None:
+    """A layer asked for later is computed for all; new pictures get every layer."""
+    run(pets, tmp_path / "store")
+    assert run(pets, tmp_path / "store", layers=("mixed5", "mixed0")).computed == 20
+    fakes.draw(pets / "dog" / "new.png", seed=5)
+    assert run(pets, tmp_path / "store").computed == 1
+    store = Store.open(tmp_path / "store")
+    assert store.layers == ("mixed7", "mixed5", "mixed0")
+    for layer in store.layers:
+        assert_rows_are_their_pictures(store, pets, layer)
+
+
+def test_maps_and_pooled_features_in_one_store(pets: Path, tmp_path: Path) -> None:
+    """A pooled layer lives beside the map, and both gain new pictures."""
+    run(pets, tmp_path / "store")
+    run(pets, tmp_path / "store", pool="avg")
+    fakes.draw(pets / "dog" / "new.png", seed=5)
+    assert run(pets, tmp_path / "store").computed == 1
+    store = Store.open(tmp_path / "store")
+    assert store.layers == ("mixed7", "mixed7.avg")
+    assert store.features("mixed7.avg").shape == (21, 4)
+
+
+def test_unreadable_pictures_are_in_the_ledger_once(pets: Path, tmp_path: Path) -> None:
+    """Each has its reason, is not tried again, and comes back once it is mended."""
+    (pets / "cat" / "bad.png").write_bytes(b"")
+    (pets / "cat" / "cut.png").write_bytes((pets / "cat" / "0000.png").read_bytes()[:200])
+    (pets / "cat" / "gone.png").symlink_to("nowhere.png")
+    summary = run(pets, tmp_path / "store")
+    reasons = {row.path: row.reason for row in Store.open(tmp_path / "store").catalog.left_out}
+    assert set(reasons) == {"cat/bad.png", "cat/cut.png", "cat/gone.png"}
+    assert "empty" in reasons["cat/bad.png"]
+    assert summary.rows == 20
+    again = run(pets, tmp_path / "store")
+    assert (again.computed, len(again.left_out), again.changed) == (0, 3, False)
+    fakes.draw(pets / "cat" / "bad.png", seed=77)
+    mended = run(pets, tmp_path / "store")
+    assert (mended.computed, len(mended.left_out)) == (1, 2)
+
+
+def test_larger_limit_tries_again(pets: Path, tmp_path: Path) -> None:
+    """What was over the pixel limit is in, once the limit allows it."""
+    fakes.draw(pets / "cat" / "big.png", seed=1, size=64)
+    assert run(pets, tmp_path / "store", max_pixels=1000).rows == 20
+    summary = run(pets, tmp_path / "store", max_pixels=5000)
+    assert (summary.rows, summary.computed) == (21, 1)
+
+
+def test_on_error_fail_stops_and_names_the_picture(pets: Path, tmp_path: Path) -> None:
+    """The first unusable picture ends the run; what was computed is kept."""
+    (pets / "dog" / "9999.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"dog/9999\.png: "):
+        fill_store(
+            pets,
+            tmp_path / "store",
+            Settings(size=SIZE),
+            on_error="fail",
+            speed=Speed(batch_size=5, workers=2),
+        )
+    (pets / "dog" / "9999.png").unlink()
+    assert run(pets, tmp_path / "store").computed == 0
+
+
+def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
+    """A store without rows is not made."""
+    for name in ("a", "b"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        (tmp_path / "data" / name / "x.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"no picture of .* can be used; first: a/x\.png: empty"):
+        run(tmp_path / "data", tmp_path / "store")
+    assert not (tmp_path / "store" / "features.h5").exists()
+
+
+def test_identical_pictures_are_computed_once(pets: Path, tmp_path: Path) -> None:
+    """Copies are rows of their own, but no work; two labels are reported."""
+    source = (pets / "cat" / "0000.png").read_bytes()
+    for name in ("cat/copy.png", "dog/copy.png"):
+        (pets / name).write_bytes(source)
+    summary = run(pets, tmp_path / "store")
+    assert (summary.rows, summary.computed, summary.duplicates) == (22, 20, 2)
+    assert summary.source.conflicts.across_labels == (
+        ("cat/0000.png", "cat/copy.png", "dog/copy.png"),
+    )
+    assert_rows_are_their_pictures(Store.open(tmp_path / "store"), pets)
+
+
+def test_picture_that_changes_while_it_is_read_is_left_out(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes other than the ones hashed never become a row under the old name."""
+    victim = pets / "cat" / "0003.png"
+    real = pipeline.read_file
+
+    def read_late(file: Path) -> bytes:
+        return b"changed" if file == victim else real(file)
+
+    monkeypatch.setattr(pipeline, "read_file", read_late)
+    summary = run(pets, tmp_path / "store")
+    assert [(row.path, "changed while" in row.reason) for row in summary.left_out] == [
+        ("cat/0003.png", True)
+    ]
+    monkeypatch.undo()
+    fakes.install(monkeypatch)
+    assert run(pets, tmp_path / "store").computed == 1
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_labels_cannot_drift(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    """Many workers, random delays and failures: each row is its own path's picture."""
+    rng = random.Random(seed)
+    root = fakes.draw_classes(tmp_path / "data", ("a", "b", "c"), per_class=40)
+    broken = set(rng.sample(sorted(root.rglob("*.png")), 15))
+    for path in broken:
+        path.write_bytes(path.read_bytes()[: rng.randrange(0, 200)])
+    real, lock, threads = pipeline.decode, threading.Lock(), set()
+
+    def slow_decode(*args: Any, **options: Any) -> Any:
+        with lock:
+            delay = rng.choice([0, 0, 0.001, 0.01])
+            threads.add(threading.get_ident())
+        time.sleep(delay)
+        return real(*args, **options)
+
+    monkeypatch.setattr(pipeline, "decode", slow_decode)
+    settings, speed = Settings(size=SIZE), Speed(batch_size=7, workers=8)
+    store, summary = fill_store(root, tmp_path / "store", settings, speed=speed)
+    assert len(threads) > 1
+    assert summary.rows == 105
+    assert {root / row.path for row in summary.left_out} == broken
+    assert_rows_are_their_pictures(store, root)
+    assert [path.split("/")[0] for path in store.paths()] == [
+        store.classes[label] for label in store.labels()
+    ]
+
+
+def test_interruption_keeps_what_is_computed(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C writes the batches that are done and says how many; the next run goes on."""
+    real = fakes.FakeBase.__call__
+
+    def third_time(self: fakes.FakeBase, pixels: Any) -> Any:
+        if self.calls == 2:
+            raise KeyboardInterrupt
+        return real(self, pixels)
+
+    monkeypatch.setattr(fakes.FakeBase, "__call__", third_time)
+    with pytest.raises(InterruptedRunError, match="stopped: 16 of 20 pictures are kept"):
+        run(pets, tmp_path / "store")
+    monkeypatch.setattr(fakes.FakeBase, "__call__", real)
+    assert run(pets, tmp_path / "store").computed == 4
+    assert_rows_are_their_pictures(Store.open(tmp_path / "store"), pets)
+
+
+def test_error_in_the_writer_reaches_the_caller(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk is not swallowed by the writing thread."""
+    from headstart.cache import _files
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(_files, "publish_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        run(pets, tmp_path / "store")
+
+
+def test_public_function(pets: Path, tmp_path: Path) -> None:
+    """`extract` takes what the command line takes, and a list of paths with labels."""
+    paths = sorted(pets.rglob("*.png"))
+    labels = [path.parent.name for path in paths]
+    store = extract(paths, tmp_path / "store", labels=labels, size=SIZE, layer=["mixed5"])
+    assert store.layers == ("mixed5",)
+    assert store.classes == ("cat", "dog")
+    told: list[tuple[str, int, int]] = []
+    steps = lambda *step: told.append(step)  # noqa: E731
+    again = extract(pets, tmp_path / "two", size=SIZE, batch_size=4, progress=steps)
+    assert len(again) == 20
+    assert told[-1] == ("extracting", 20, 20)
+
+
+def test_output_is_a_file(pets: Path, tmp_path: Path) -> None:
+    """``-o`` pointing at a file is refused before anything is read."""
+    (tmp_path / "f").write_text("x")
+    with pytest.raises(StoreError, match="is a file"):
+        run(pets, tmp_path / "f")
