@@ -4,7 +4,9 @@ from headstart.heads.base import Head
 from headstart.heads.comparison import Comparison, HeadResult, compare
 from headstart.heads.dense import DenseHead
 from headstart.heads.logreg import LogisticHead
+from headstart.heads.neighbours import NearestMeanHead, NeighboursHead
 from headstart.heads.registry import HEAD_NAMES, make_head
+from headstart.heads.ridge import RidgeHead
 from headstart.heads.rowspace import RowSpace
 from headstart.heads.svm import SVMHead
 
@@ -15,6 +17,9 @@ __all__ = [
     "Head",
     "HeadResult",
     "LogisticHead",
+    "NearestMeanHead",
+    "NeighboursHead",
+    "RidgeHead",
     "RowSpace",
     "SVMHead",
     "compare",

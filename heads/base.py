@@ -35,18 +35,18 @@ class Training:
         Class numbers, from 0.
     sample_weight : ndarray of shape (n,)
     class_weight : ndarray of shape (k,)
-    folds : list of (train, test)
-        In which the head may choose its hyperparameters; empty if a class has only one row.
     groups : ndarray of shape (n,) or None
         Rows of equal value must stay together.
+    used : ndarray of bool
+        Which of the rows that were given these are.
     """
 
     X: NDArray[Any]
     codes: NDArray[np.int64]
     sample_weight: NDArray[np.float64]
     class_weight: NDArray[np.float64]
-    folds: Folds
     groups: NDArray[Any] | None
+    used: NDArray[np.bool_]
 
     @property
     def weight(self) -> NDArray[np.float64]:
@@ -102,10 +102,11 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             getattr(self, "class_weight", None), classes=self.classes_, y=labels
         )
         kept = None if groups is None else np.asarray(groups)[used]
-        folds = inner_folds(
-            codes, kept, getattr(self, "cv", 5), getattr(self, "random_state", 0), used
-        )
-        return Training(rows, codes, weight, class_weight, folds, kept)
+        return Training(rows, codes, weight, class_weight, kept, used)
+
+    def _folds(self, rows: Training) -> Folds:
+        """Return folds to choose hyperparameters in; none if a class has only one row."""
+        return inner_folds(rows.codes, rows.groups, self.cv, self.random_state, rows.used)
 
     def _rows(self, X: ArrayLike, dtype: Any = np.float64) -> NDArray[Any]:
         """Check rows to predict."""

@@ -380,7 +380,7 @@ def _probabilistic(true: Int, probabilities: list[NDArray[np.float64]]) -> dict[
     return {
         "log_loss": metrics.log_loss(true, p),
         "calibration_error": metrics.calibration_error(p.argmax(1) == true, p.max(1)),
-        "temperature": metrics.temperature(true, p),
+        "temperature": metrics.temperature(true, metrics.logs(p)),
     }
 
 

@@ -122,7 +122,7 @@ class LogisticHead(Head):
         self, Z: NDArray[np.float64], rows: Training, grid: NDArray[np.float64]
     ) -> tuple[int, tuple[Any, Any] | None]:
         """Return the number of the best penalty, and where to start the last fit."""
-        folds, self.scores_ = rows.folds, np.empty((0, len(grid)))
+        folds, self.scores_ = self._folds(rows), np.empty((0, len(grid)))
         if len(grid) == 1 or not folds:
             return int(np.abs(np.log(grid)).argmin()), None
         weight = np.zeros((len(Z), len(folds), len(grid)))

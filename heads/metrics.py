@@ -38,8 +38,12 @@ def balanced_accuracy(codes: Int, guess: Int) -> float:
 
 def log_loss(codes: Int, probability: Float) -> float:
     """Return the mean negative logarithm of the probability given to the true class."""
-    mine = probability[np.arange(len(codes)), codes]
-    return float(-np.log(np.clip(mine, _TINY, None)).mean())
+    return float(-logs(probability[np.arange(len(codes)), codes]).mean())
+
+
+def logs(probability: Float) -> Float:
+    """Return logarithms of probabilities; a zero counts as the smallest one that is told apart."""
+    return np.log(np.clip(probability, _TINY, None))
 
 
 def calibration_error(right: NDArray[np.bool_], confidence: Float, bins: int = 15) -> float:
@@ -49,16 +53,25 @@ def calibration_error(right: NDArray[np.bool_], confidence: Float, bins: int = 1
     return float(np.abs(gap).sum() / len(right))
 
 
-def temperature(codes: Int, probability: Float) -> float:
-    """Return the temperature that would minimise the log loss; above 1: too confident."""
-    logits = np.log(np.clip(probability, _TINY, None))
-    mine = logits[np.arange(len(codes)), codes]
+def temperature(codes: Int, scores: Float) -> float:
+    """Return the number to divide scores ``(m, classes)`` by, to make them the best logits.
+
+    Of log-probabilities it says how far they can be trusted: above 1, they are too confident.
+
+    Examples
+    --------
+    >>> log_probability = np.log([[0.99, 0.01], [0.99, 0.01], [0.99, 0.01], [0.99, 0.01]])
+    >>> temperature(np.array([0, 0, 0, 1]), log_probability) > 1  # right three times out of four
+    True
+    """
+    unit = float(scores.std()) or 1.0
+    mine = scores[np.arange(len(codes)), codes]
 
     def loss(log_temperature: float) -> float:
-        scaled = np.exp(-log_temperature)
-        return float((logsumexp(scaled * logits, axis=1) - scaled * mine).mean())
+        scale = np.exp(-log_temperature) / unit
+        return float((logsumexp(scale * scores, axis=1) - scale * mine).mean())
 
-    return float(np.exp(minimize_scalar(loss, bounds=(-4, 4), method="bounded").x))
+    return unit * float(np.exp(minimize_scalar(loss, bounds=(-6, 6), method="bounded").x))
 
 
 def mcnemar(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:

@@ -15,6 +15,9 @@ _HEADS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "logreg": ("logreg", "LogisticHead", {}),
     "svm": ("svm", "SVMHead", {}),
     "svm-rbf": ("svm", "SVMHead", {"kernel": "rbf"}),
+    "ridge": ("ridge", "RidgeHead", {}),
+    "ncm": ("neighbours", "NearestMeanHead", {}),
+    "knn": ("neighbours", "NeighboursHead", {}),
     "dense": ("dense", "DenseHead", {}),
 }
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from headstart.heads.base import ClassWeight, Training
-    from headstart.heads.folds import Int
+    from headstart.heads.folds import Folds, Int
 
     Float = NDArray[np.float64]
 
@@ -97,9 +97,10 @@ class SVMHead(Head):
         penalties = [float(C) for C in np.atleast_1d(self.C)]
         inner = rows.X @ rows.X.T
         kernels = {width: self._kernel(inner, np.diag(inner), width) for width in self._widths()}
-        C, self.gamma_ = self._choose(kernels, rows, penalties)
+        folds = self._folds(rows)
+        C, self.gamma_ = self._choose(kernels, rows, penalties, folds)
         self.chosen_ = {"C": C} if self.gamma_ is None else {"C": C, "gamma": self.gamma_}
-        self._finish(kernels[self.gamma_], rows, C)
+        self._finish(kernels[self.gamma_], rows, C, folds)
         return self
 
     def decision_function(self, X: ArrayLike) -> Float:
@@ -149,10 +150,11 @@ class SVMHead(Head):
         kernels: dict[float | None, Float],
         rows: Training,
         penalties: list[float],
+        folds: Folds,
     ) -> tuple[float, float | None]:
         """Return the penalty and the width with the highest mean accuracy."""
         grid = list(product(penalties, kernels))
-        if len(grid) == 1 or not rows.folds:
+        if len(grid) == 1 or not folds:
             return min(grid, key=lambda pair: abs(np.log(pair[0])))
 
         def score(task: tuple[tuple[Int, Int], tuple[float, float | None]]) -> float:
@@ -164,14 +166,14 @@ class SVMHead(Head):
             guess = machine.predict(K[np.ix_(test, train)])
             return float((guess == rows.codes[test]).mean())
 
-        scores = parallel(score, product(rows.folds, grid))
-        return grid[best(np.reshape(scores, (len(rows.folds), len(grid))))]
+        scores = parallel(score, product(folds, grid))
+        return grid[best(np.reshape(scores, (len(folds), len(grid))))]
 
-    def _finish(self, K: Float, rows: Training, C: float) -> None:
+    def _finish(self, K: Float, rows: Training, C: float, folds: Folds) -> None:
         machine = self._svc(C, rows)
         self.calibrated_ = None
-        if rows.folds:
-            calibrated = CalibratedClassifierCV(machine, cv=rows.folds, ensemble=False)
+        if folds:
+            calibrated = CalibratedClassifierCV(machine, cv=folds, ensemble=False)
             self.calibrated_ = calibrated.fit(K, rows.codes, sample_weight=rows.sample_weight)
             self.svc_ = self.calibrated_.calibrated_classifiers_[0].estimator
         else:
