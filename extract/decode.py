@@ -15,6 +15,9 @@ The rule, ``DECODING = "pillow-1"`` of the spec:
 7. The picture is stretched to ``size x size``, bilinear and antialiased, along rows first.
 8. EXIF orientation is applied last, on the small picture.
 
+What is cut short or damaged is refused as far as its format lets one see it: JPEG has no checksums,
+and damage within its data, or an end mark put where a picture was cut, shows as odd or grey pixels.
+
 Nothing here depends on Pillow's global settings, or changes them for longer than a call.
 """
 
@@ -221,10 +224,18 @@ def _as_reason(kind: str, max_pixels: int) -> Iterator[None]:
     except MemoryError:
         raise UnreadableImageError(f"not enough memory for this {kind}") from None
     except Exception as error:  # noqa: BLE001 - Pillow's parsers raise nearly every kind
-        what = " ".join(str(error).split())[:120] or type(error).__name__
-        early = "truncated" in what.lower() or isinstance(error, EOFError)
-        how = "truncated" if early else "damaged"
-        raise UnreadableImageError(f"{how} {kind}: {what}") from None
+        raise UnreadableImageError(_reason(kind, error)) from None
+
+
+def _reason(kind: str, error: Exception) -> str:
+    what = " ".join(str(error).split())[:120] or type(error).__name__
+    if isinstance(error.__cause__ or error, struct.error | IndexError):
+        return f"truncated {kind}: ends within its header"
+    if "truncated" in what.lower() or isinstance(error, EOFError):
+        return f"truncated {kind}: {what}"
+    if what.isdecimal():  # a KeyError, of a table of what Pillow knows
+        return f"damaged {kind}: unknown code {what}"
+    return f"damaged {kind}: {what}"
 
 
 def _essentials(data: bytes, kind: str) -> tuple[bytes, bytes]:

@@ -273,6 +273,15 @@ def test_truncation_is_never_decoded(kind: str) -> None:
         assert reason(data[: len(data) * cut // 10])
 
 
+def test_reasons_are_words() -> None:
+    """A ledger says what is wrong, where Pillow says a number or how Python unpacks bytes."""
+    tiff = encoded(painted(), "TIFF")
+    compression = struct.pack("<HHI", 259, 3, 1)
+    odd = tiff.replace(compression + struct.pack("<H", 1), compression + struct.pack("<H", 4711))
+    assert reason(odd) == "damaged TIFF: unknown code 4711"
+    assert reason(encoded(painted(), "GIF")[:9]) == "truncated GIF: ends within its header"
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF"])
 def test_user_settings_bend_no_rule(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings that notebooks make let no half picture in and keep no good one out."""
