@@ -2,29 +2,56 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from headstart.errors import HeadstartError
-from headstart.extract._arrays import CONVOLUTIONS, Arrays, read_arrays
+from headstart.extract._arrays import Arrays, read_arrays
+from headstart.extract._graph import Conv, Norm, scale_input, shapes, simplify
+from headstart.extract._inception import blank, convolutions, inception_v3, keras_order
 from headstart.extract._keras import import_keras
-from headstart.extract.layers import LayerInfo, Network, build_network, layer_table
-from headstart.extract.weights import WeightsFile, random_seed
+from headstart.extract.engines import (
+    CENTRE,
+    Program,
+    is_out_of_memory,
+    resolve_engine,
+    resolve_precision,
+    start_engine,
+)
+from headstart.extract.layers import LayerInfo, check_layers, check_size, layer_table
+from headstart.extract.weights import random_seed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-__all__ = ["Base", "LayerInfo", "import_keras", "layer_table", "load_base"]
+    from headstart.extract._graph import Graph
+    from headstart.extract.engines import Engine
+    from headstart.extract.weights import WeightsFile
+
+__all__ = [
+    "Base",
+    "LayerInfo",
+    "import_keras",
+    "keras_base",
+    "layer_table",
+    "load_base",
+    "resolve_engine",
+    "resolve_precision",
+]
 
 
-@dataclass(frozen=True)
 class Base:
     """The pretrained network, frozen and cut.
+
+    Every batch that reaches the device holds `batch_size` pictures, the last ones padded, so that
+    one program is compiled and a picture's features do not depend on its company. When the device
+    runs out of memory, `batch_size` is halved and the batch tried again.
 
     Attributes
     ----------
@@ -33,44 +60,92 @@ class Base:
     digest
         SHA-256 in hex of the weights as loaded; the same whatever file they came in.
     engine
-        What runs it: ``keras``.
-    precision
-        What it computes in: ``float32``.
-    batch_size
-        The number of pictures in every batch that reaches the device; shorter ones are padded, so
-        that one program is compiled and a picture's features do not depend on its company.
+        What runs it: ``keras`` or ``openvino``; it is started by the first batch.
     shapes
         Layer to the shape of one picture's features.
     """
 
-    layers: tuple[str, ...]
-    digest: str
-    engine: str
-    precision: str
-    batch_size: int
-    shapes: dict[str, tuple[int, ...]]
-    _model: Any = field(repr=False)
+    def __init__(
+        self, program: Program, *, engine: str, digest: str, shapes: dict[str, tuple[int, ...]]
+    ) -> None:
+        self.layers = program.graph.outputs
+        self.engine = engine
+        self.digest = digest
+        self.shapes = shapes
+        self._program = program
+        self._engine: Engine | None = None
+
+    @property
+    def precision(self) -> str:
+        """What it computes in: ``float32`` or ``bfloat16``."""
+        return self._program.precision
+
+    @property
+    def batch_size(self) -> int:
+        """The number of pictures the device takes at once."""
+        return self._program.batch_size
+
+    def __repr__(self) -> str:
+        """Show what matters of it."""
+        return (
+            f"Base({', '.join(self.layers)}; {self.engine}, {self.precision}, "
+            f"batch_size={self.batch_size})"
+        )
 
     def __call__(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        r"""Compute the features of a batch of pictures.
+        r"""Compute the features of some pictures.
 
         Parameters
         ----------
         pixels
-            (b, size, size, 3) uint8, b from 1 to `batch_size`.
+            (b, size, size, 3) uint8, b at least 1; best `batch_size`.
 
         Returns
         -------
         dict
             Layer to (b, \*shape) float32.
+
+        Raises
+        ------
+        HeadstartError
+            When not even one picture fits into memory.
         """
+        parts: list[dict[str, NDArray[np.float32]]] = []
+        done = 0
+        while done < len(pixels):
+            batch = pixels[done : done + self.batch_size]
+            try:
+                parts.append(self._batch(batch))
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._shrink(error)
+            else:
+                done += len(batch)
+        if len(parts) == 1:
+            return parts[0]
+        return {layer: np.concatenate([part[layer] for part in parts]) for layer in self.layers}
+
+    def _batch(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """Run up to `batch_size` pictures, padded to as many."""
         count = len(pixels)
-        assert 0 < count <= self.batch_size, "a batch holds 1 to batch_size pictures"
         if count < self.batch_size:
             padding = np.zeros((self.batch_size - count, *pixels.shape[1:]), np.uint8)
             pixels = np.concatenate([pixels, padding])
-        outputs = self._model.predict_on_batch(pixels)
-        return {layer: np.asarray(outputs[layer][:count], np.float32) for layer in self.layers}
+        if self._engine is None:
+            self._engine = start_engine(self.engine, self._program)
+        return {layer: array[:count] for layer, array in self._engine(pixels).items()}
+
+    def _shrink(self, error: Exception) -> None:
+        """Halve the batch, for lack of memory."""
+        if self.batch_size == 1:
+            size = self._program.size
+            raise HeadstartError(
+                f"Not even one picture of {size}x{size} pixels fits into memory. Free some, or "
+                "take a smaller --size or an earlier --layer."
+            ) from error
+        self._engine = None  # frees what it holds before the next one is made
+        self._program = replace(self._program, batch_size=self.batch_size // 2)
 
 
 def load_base(
@@ -81,8 +156,9 @@ def load_base(
     pool: str = "none",
     precision: str = "float32",
     batch_size: int = 32,
+    engine: str = "keras",
 ) -> Base:
-    """Build the base, load its weights and cut it.
+    """Load the base's weights, cut it and make it ready to run.
 
     Parameters
     ----------
@@ -96,9 +172,11 @@ def load_base(
         ``none`` keeps the map; ``avg`` and ``max`` reduce it to one number a channel, on the
         device.
     precision
-        ``float32``.
+        ``float32``, ``bfloat16``, or ``auto`` for what `resolve_precision` makes of it.
     batch_size
         Pictures in one batch.
+    engine
+        ``keras``, ``openvino``, or ``auto`` for what `resolve_engine` makes of it.
 
     Raises
     ------
@@ -106,33 +184,44 @@ def load_base(
         When a layer is unknown or `size` is below 75.
     WeightsError
         When the file holds other weights than this network's.
+    MissingExtraError
+        When the engine is not installed.
     """
-    network = build_network(size)
-    network.check_layers(layers)
-    arrays = _load(network, weights)
-    layers = tuple(dict.fromkeys(layers))
-    model = _cut(network, layers, pool)
-    shapes = {name: tuple(model.output[name].shape[1:]) for name in layers}
-    return Base(layers, arrays.digest(), "keras", precision, batch_size, shapes, model)
+    check_size(size)
+    check_layers(layers)
+    if pool not in ("none", "avg", "max"):
+        raise HeadstartError(f"--pool {pool}: expected none, avg or max.")
+    engine, precision = resolve_engine(engine), resolve_precision(precision)
+    arrays = load_arrays(weights)
+    graph = _with_weights(arrays).cut(dict.fromkeys(layers))
+    extent = shapes(graph, size)
+    first = 0 if pool == "none" else 2  # pooling leaves the channels alone
+    program = Program(scale_input(simplify(graph), 1 / CENTRE), size, batch_size, pool, precision)
+    found = {name: tuple(extent[name][first:]) for name in graph.outputs}
+    return Base(program, engine=engine, digest=arrays.digest(), shapes=found)
 
 
-def _load(network: Network, weights: WeightsFile) -> Arrays:
-    """Read the arrays, see that they fit the network, and give them to it."""
-    convolutions, norms = network.of_kind("conv2d"), network.of_kind("batch_normalization")
-    assert len(convolutions) == len(norms) == CONVOLUTIONS
-    shapes = [tuple(layer.kernel.shape) for layer in convolutions]
+def load_arrays(weights: WeightsFile) -> Arrays:
+    """Read, or draw, the base's arrays and see that they fit the network.
+
+    Raises
+    ------
+    WeightsError
+        When the file holds other weights than this network's.
+    """
+    network = inception_v3(blank)
+    expected = [conv.kernel.shape for conv in convolutions(network)]
     if weights.path is None:
-        arrays = random_arrays(shapes, random_seed(weights.name))
-    else:
-        order = network.model_order("conv2d"), network.model_order("batch_normalization")
-        arrays = read_arrays(weights.path, order)
-        arrays.check_shapes(weights.path, shapes)
-    for convolution, norm, kernel, values in zip(
-        convolutions, norms, arrays.kernels, arrays.norms, strict=True
-    ):
-        convolution.set_weights([kernel])
-        norm.set_weights(list(values))
+        return random_arrays(expected, random_seed(weights.name))
+    order = keras_order(network, Conv), keras_order(network, Norm)
+    arrays = read_arrays(weights.path, order)
+    arrays.check_shapes(weights.path, expected)
     return arrays
+
+
+def _with_weights(arrays: Arrays) -> Graph:
+    layers = zip(arrays.kernels, arrays.norms, strict=True)
+    return inception_v3(lambda _: next(layers))
 
 
 def random_arrays(shapes: Sequence[tuple[int, ...]], seed: int) -> Arrays:
@@ -153,21 +242,53 @@ def random_arrays(shapes: Sequence[tuple[int, ...]], seed: int) -> Arrays:
     return Arrays(tuple(kernels), tuple(norms))
 
 
-def _cut(network: Network, layers: Sequence[str], pool: str) -> Any:
-    """Make a Keras model from uint8 pixels to a dictionary of (pooled) activations."""
+def keras_base(weights: WeightsFile, *, size: int) -> Any:
+    """Build the base as the ``keras.Model`` Keras itself makes of it, to train above a cut or join.
+
+    Parameters
+    ----------
+    weights
+        What `find_weights` found.
+    size
+        Input height and width, in pixels.
+
+    Returns
+    -------
+    keras.Model
+        ``keras.applications.InceptionV3`` without its top, with these weights, float32 and
+        channels-last; from pixels scaled to [-1, 1].
+
+    Raises
+    ------
+    LayerError
+        When `size` is below 75.
+    WeightsError
+        When the file holds other weights than this network's.
+    """
+    check_size(size)
+    arrays, network = load_arrays(weights), inception_v3(blank)
     keras = import_keras()
-    cut = keras.Model(network.model.input, {name: network.cuts[name].output for name in layers})
-    pixels = keras.Input(network.model.input.shape[1:], dtype="uint8")
-    outputs = cut(keras.ops.cast(pixels, "float32") / 127.5 - 1)
-    return keras.Model(pixels, {name: _pooled(outputs[name], pool) for name in layers})
+    with _plain_settings(keras.config):
+        model = keras.applications.InceptionV3(
+            weights=None, include_top=False, input_shape=(size, size, 3)
+        )
+    convs = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    for position, kernel in zip(keras_order(network, Conv), arrays.kernels, strict=True):
+        convs[position].set_weights([kernel])
+    for position, values in zip(keras_order(network, Norm), arrays.norms, strict=True):
+        norms[position].set_weights(list(values))
+    return model
 
 
-def _pooled(activations: Any, pool: str) -> Any:
-    ops = import_keras().ops
-    if pool == "none":
-        return activations
-    if pool == "avg":
-        return ops.mean(activations, axis=(1, 2))
-    if pool == "max":
-        return ops.max(activations, axis=(1, 2))
-    raise HeadstartError(f"--pool {pool}: expected none, avg or max.")
+@contextlib.contextmanager
+def _plain_settings(config: Any) -> Iterator[None]:
+    """Build float32, channels-last layers, whatever the user's Keras settings are."""
+    policy, layout = config.dtype_policy(), config.image_data_format()
+    config.set_dtype_policy("float32")
+    config.set_image_data_format("channels_last")
+    try:
+        yield
+    finally:
+        config.set_dtype_policy(policy)
+        config.set_image_data_format(layout)

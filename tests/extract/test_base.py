@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from headstart.errors import HeadstartError, LayerError, WeightsError
-from headstart.extract.base import Base, import_keras, layer_table, load_base
-from headstart.extract.layers import build_network
+from headstart.extract import base as base_module
+from headstart.extract.base import Base, import_keras, keras_base, load_base
+from headstart.extract.engines import Program
 from headstart.extract.weights import WeightsFile, find_weights
 
 if TYPE_CHECKING:
@@ -38,11 +39,7 @@ def _pictures(count: int, size: int) -> NDArray[np.uint8]:
 @pytest.fixture(scope="module")
 def unmodified() -> Any:
     """Give Keras' own InceptionV3 at 150x150 with the weights of `RANDOM`."""
-    from headstart.extract.base import _load
-
-    network = build_network(150)
-    _load(network, RANDOM)
-    return network.model
+    return keras_base(RANDOM, size=150)
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +68,11 @@ def test_features_equal_those_of_the_unmodified_model(unmodified: Any) -> None:
             assert np.abs(found - want).max() <= 1e-4 * peak
 
 
-def test_a_picture_s_features_do_not_depend_on_its_company(small: Base) -> None:
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_picture_s_features_do_not_depend_on_its_company(precision: str) -> None:
     """Bit for bit the same alone, in any place of a batch, and beside any neighbours."""
+    layers = ["mixed7", "mixed2"]
+    small = load_base(RANDOM, size=75, layers=layers, batch_size=5, precision=precision)
     pixels = _pictures(9, 75)
     alone = small(pixels[:1])
     for place in range(5):
@@ -123,16 +123,67 @@ def test_a_layer_named_twice_is_computed_once() -> None:
     assert base.layers == ("mixed0",)
 
 
-def test_names_are_those_of_a_fresh_process(tmp_path: Path) -> None:
-    """What model.summary() shows in a process that builds nothing else."""
-    code = (
-        "from headstart.extract.base import import_keras; keras = import_keras(); "
-        "m = keras.applications.InceptionV3(weights=None, include_top=False); "
-        "print(*[layer.name for layer in m.layers[1:]])"
+def test_bfloat16_stays_close_to_float32(unmodified: Any) -> None:
+    """The direction of each picture's features differs by a cosine of 0.999 at the least."""
+    keras = import_keras()
+    pixels = _pictures(4, 150)
+    plain = keras.Model(unmodified.input, unmodified.get_layer("mixed7").output)
+    expected = plain.predict(pixels.astype(np.float32) / 127.5 - 1, verbose=0).reshape(4, -1)
+    base = load_base(RANDOM, size=150, layers=["mixed7"], batch_size=4, precision="bfloat16")
+    assert base.precision == "bfloat16"
+    found = base(pixels)["mixed7"].reshape(4, -1)
+    assert found.dtype == np.float32
+    norms = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
+    assert ((found * expected).sum(axis=1) / norms).min() >= 0.999
+
+
+# --- memory ------------------------------------------------------------------------------------
+
+
+class _SmallDevice:
+    """An engine with room for three pictures; its features are the pictures' means."""
+
+    def __init__(self, program: Program, error: Exception) -> None:
+        self._program, self._error = program, error
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        assert len(pixels) == self._program.batch_size
+        if len(pixels) > 3:
+            raise self._error
+        return {"mixed0": pixels.mean(axis=(1, 2, 3), dtype=np.float32)}
+
+
+def _on_small_device(monkeypatch: pytest.MonkeyPatch, error: Exception) -> Base:
+    monkeypatch.setattr(
+        base_module, "start_engine", lambda _, program: _SmallDevice(program, error)
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == list(build_network(75).layers)
-    assert done.stderr == "", "TensorFlow's start-up noise is held back"
+    return load_base(RANDOM, size=75, layers=["mixed0"], batch_size=16)
+
+
+def test_a_batch_too_large_for_memory_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pictures keep their order, and later batches start at the size that fits."""
+    base = _on_small_device(monkeypatch, MemoryError("no room"))
+    pixels = _pictures(15, 75)
+    found = base(pixels)["mixed0"]
+    np.testing.assert_array_equal(found, pixels.mean(axis=(1, 2, 3), dtype=np.float32))
+    assert base.batch_size == 2
+
+
+def test_other_errors_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = _on_small_device(monkeypatch, RuntimeError("another reason"))
+    with pytest.raises(RuntimeError, match="another reason"):
+        base(_pictures(15, 75))
+    assert base.batch_size == 16
+
+
+def test_one_picture_too_large_for_memory_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(base_module, "start_engine", start)
+    base = load_base(RANDOM, size=75, layers=["mixed0"], batch_size=4)
+    with pytest.raises(HeadstartError, match=r"Not even one picture of 75x75 .* --size"):
+        base(_pictures(4, 75))
 
 
 # --- errors ------------------------------------------------------------------------------------
@@ -148,8 +199,6 @@ def test_an_unknown_layer_is_answered_with_near_ones() -> None:
 def test_a_size_below_75_is_refused() -> None:
     with pytest.raises(LayerError, match="75x75 pixels or more"):
         load_base(RANDOM, size=74, layers=["mixed7"])
-    with pytest.raises(LayerError, match="75x75 pixels or more"):
-        layer_table(74)
 
 
 def test_an_unknown_pooling_is_refused() -> None:
@@ -217,23 +266,6 @@ def test_registry_weights_load() -> None:
     assert 0.5 < (features == 0).mean() < 0.99
 
 
-# --- the table ---------------------------------------------------------------------------------
-
-
-def test_the_table_gives_the_known_costs() -> None:
-    """1.84 GFLOP to mixed7 at 150 pixels and 9.42 at 299; 7 x 7 x 768 at two bytes."""
-    table = {info.name: info for info in layer_table(150)}
-    assert {f"mixed{i}" for i in range(11)} <= set(table)
-    assert table["mixed7"].shape == (7, 7, 768)
-    assert table["mixed7"].bytes_per_image == 75_264
-    assert table["mixed7"].gflop == pytest.approx(1.84, abs=0.005)
-    gflop = [table[f"mixed{i}"].gflop for i in range(11)]
-    assert gflop == sorted(gflop)
-    large = {info.name: info for info in layer_table(299)}
-    assert large["mixed7"].gflop == pytest.approx(9.42, abs=0.005)
-    assert large["mixed7"].shape == (17, 17, 768)
-
-
 # --- Keras itself ------------------------------------------------------------------------------
 
 
@@ -253,16 +285,32 @@ def test_the_user_s_keras_settings_do_not_change_the_base(small: Base) -> None:
     np.testing.assert_array_equal(base(pixels)["mixed7"], small(pixels)["mixed7"])
 
 
+def test_keras_starts_in_silence() -> None:
+    """None of TensorFlow's notices is seen on stderr, from the import to the first batch."""
+    code = (
+        "import numpy as np; "
+        "from headstart.extract.base import load_base; "
+        "from headstart.extract.weights import find_weights; "
+        "base = load_base(find_weights('random'), size=75, layers=['mixed0'], batch_size=1); "
+        "print(*base(np.zeros((1, 75, 75, 3), np.uint8)))"
+    )
+    done = _python(code)
+    assert (done.stdout, done.stderr) == ("mixed0\n", "")
+
+
 def test_a_backend_that_does_not_start_says_why() -> None:
     """What was held back on stderr is shown when the import fails."""
-    code = "from headstart.extract.base import import_keras; import_keras()"
-    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
-    done = subprocess.run(
+    done = _python("import headstart.extract.base as b; b.import_keras()", KERAS_BACKEND="nonsense")
+    assert done.returncode == 1
+    assert "nonsense" in done.stderr
+
+
+def _python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    return subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
         check=False,
-        env=environment | {"KERAS_BACKEND": "nonsense"},
+        env=kept | environment,
     )
-    assert done.returncode == 1
-    assert "nonsense" in done.stderr

@@ -1,0 +1,104 @@
+"""Run the base with Keras, on whichever backend it has."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headstart.extract._graph import (
+    INPUT,
+    Channels,
+    Concat,
+    Conv,
+    Norm,
+    Operation,
+    Pool,
+    Relu,
+)
+from headstart.extract._keras import import_keras
+from headstart.extract.engines import CENTRE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from headstart.extract.engines import Program
+
+
+class KerasEngine:
+    """A program compiled by Keras' backend, its weights constants of it.
+
+    Constants let TensorFlow lay the weights out once for its kernels, where variables would be
+    laid out anew at every batch.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self._keras = import_keras()
+        self._program = program
+        self._run = self._compile()
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """Run one full batch; see `Engine`."""
+        outputs = self._run(self._keras.ops.convert_to_tensor(pixels))
+        return {name: self._keras.ops.convert_to_numpy(output) for name, output in outputs.items()}
+
+    def _compile(self) -> Callable[[Any], dict[str, Any]]:
+        """Compile for TensorFlow (by XLA on a GPU alone: it loses on a CPU) and JAX."""
+        backend = self._keras.backend.backend()
+        if backend == "tensorflow":
+            xla = bool(self._keras.distribution.list_devices("gpu"))
+            tensorflow = importlib.import_module("tensorflow")
+            compiled = tensorflow.function(self._forward, autograph=False, jit_compile=xla)
+        elif backend == "jax":
+            compiled = importlib.import_module("jax").jit(self._forward)
+        else:
+            compiled = self._forward
+        return compiled  # type: ignore[no-any-return]
+
+    def _forward(self, pixels: Any) -> dict[str, Any]:
+        """Trace the program from uint8 pixels to float32 outputs."""
+        ops, graph = self._keras.ops, self._program.graph
+        tensors = {INPUT: self._cast(ops.cast(pixels, "float32") - CENTRE)}
+        for step in graph.steps.values():
+            tensors[step.name] = self._apply(step.operation, [tensors[n] for n in step.inputs])
+        return {name: self._pooled(ops.cast(tensors[name], "float32")) for name in graph.outputs}
+
+    def _cast(self, array: Any) -> Any:
+        return self._keras.ops.cast(array, self._program.precision)
+
+    def _apply(self, operation: Operation, inputs: Sequence[Any]) -> Any:
+        ops, x = self._keras.ops, inputs[0]
+        match operation:
+            case Conv():
+                return self._conv(operation, x)
+            case Pool(kind=kind, size=size, strides=strides, padding=padding):
+                pool = ops.max_pool if kind == "max" else ops.average_pool
+                return pool(x, size, strides, padding, data_format="channels_last")
+            case Norm(scale=scale, offset=offset):
+                return x * self._constant(scale) + self._constant(offset)
+            case Relu():
+                return ops.relu(x)
+            case Concat():
+                return ops.concatenate(inputs, axis=-1)
+            case Channels(start=start, stop=stop):
+                return x[..., start:stop]
+        raise TypeError(operation)
+
+    def _conv(self, conv: Conv, x: Any) -> Any:
+        ops = self._keras.ops
+        convolve = ops.depthwise_conv if conv.depthwise else ops.conv
+        kernel = self._constant(conv.kernel)
+        x = convolve(x, kernel, conv.strides, conv.padding, data_format="channels_last")
+        x = ops.add(x, self._constant(conv.bias))
+        return ops.relu(x) if conv.relu else x
+
+    def _constant(self, array: NDArray[np.floating]) -> Any:
+        return self._cast(self._keras.ops.convert_to_tensor(array.astype(np.float32)))
+
+    def _pooled(self, activations: Any) -> Any:
+        ops = self._keras.ops
+        reduce = {"none": None, "avg": ops.mean, "max": ops.max}[self._program.pool]
+        return reduce(activations, axis=(1, 2)) if reduce else activations

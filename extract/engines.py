@@ -1,0 +1,174 @@
+"""What runs the base: a batch of pixels in, named activations out."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from headstart.errors import HeadstartError, MissingExtraError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from headstart.extract._graph import Graph
+
+__all__ = [
+    "Engine",
+    "Program",
+    "is_out_of_memory",
+    "resolve_engine",
+    "resolve_precision",
+    "start_engine",
+]
+
+CENTRE = 127.5  # what the program takes from each pixel; the first convolution does the scaling
+
+# How frameworks say that memory ran out: TensorFlow, JAX, PyTorch on a GPU and on a CPU, C++.
+_OUT_OF_MEMORY = (
+    "ResourceExhaustedError",
+    "RESOURCE_EXHAUSTED",
+    "OutOfMemoryError",
+    "out of memory",
+    "can't allocate memory",
+    "bad_alloc",
+)
+_FLAGS = Path("/proc/cpuinfo")
+
+
+@dataclass(frozen=True)
+class Program:
+    """What an engine is to run.
+
+    Attributes
+    ----------
+    graph
+        From pixels less `CENTRE` (such numbers are exact in bfloat16 too) to activations.
+    size
+        Height and width of the pictures, in pixels.
+    batch_size
+        Number of pictures in each batch, no more and no fewer.
+    pool
+        ``none``, or ``avg`` or ``max`` over height and width at each output.
+    precision
+        ``float32`` or ``bfloat16``: of weights and activations; sums are in float32.
+    """
+
+    graph: Graph
+    size: int
+    batch_size: int
+    pool: str
+    precision: str
+
+
+class Engine(Protocol):
+    """A program made ready on a device."""
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """Turn (batch_size, size, size, 3) pixels into one array (batch_size, ...) an output."""
+        ...
+
+
+def start_engine(name: str, program: Program) -> Engine:
+    """Make a program ready on an engine, ``keras`` or ``openvino``.
+
+    Raises
+    ------
+    MissingExtraError
+        When the engine is not installed.
+    """
+    if name == "openvino":
+        _require_openvino()
+        from headstart.extract._openvino_engine import OpenVINOEngine
+
+        return OpenVINOEngine(program)
+    from headstart.extract._keras_engine import KerasEngine
+
+    return KerasEngine(program)
+
+
+def resolve_engine(name: str) -> str:
+    """Turn ``auto`` into the engine for this machine; loads neither.
+
+    OpenVINO is taken where it is installed and neither a GPU nor a ``KERAS_BACKEND`` asks for
+    Keras.
+
+    Raises
+    ------
+    HeadstartError
+        When there is no such engine.
+    MissingExtraError
+        When OpenVINO is asked for and not installed.
+    """
+    if name == "auto":
+        installed = importlib.util.find_spec("openvino") is not None
+        keras = "KERAS_BACKEND" in os.environ or gpu_capability() is not None
+        return "openvino" if installed and not keras else "keras"
+    if name == "openvino":
+        _require_openvino()
+    elif name != "keras":
+        raise HeadstartError(f"--engine {name}: expected auto, keras or openvino.")
+    return name
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether memory ran out, on the host or on a device, whichever framework says so."""
+    text = f"{type(error).__name__}: {error}"
+    return isinstance(error, MemoryError) or any(sign in text for sign in _OUT_OF_MEMORY)
+
+
+def _require_openvino() -> None:
+    if importlib.util.find_spec("openvino") is None:
+        raise MissingExtraError(
+            "OpenVINO is not installed. Install it with: pip install 'headstart[cpu]'"
+        )
+
+
+def resolve_precision(name: str) -> str:
+    """Turn ``auto`` into ``bfloat16`` where the hardware computes in it, else ``float32``.
+
+    Loads no framework: asks the processor's flags, and the driver for an NVIDIA GPU.
+
+    Raises
+    ------
+    HeadstartError
+        When there is no such precision.
+    """
+    if name not in ("auto", "float32", "bfloat16"):
+        raise HeadstartError(f"--precision {name}: expected auto, float32 or bfloat16.")
+    if name != "auto":
+        return name
+    capability = gpu_capability()
+    native = _cpu_has_bfloat16() if capability is None else capability >= 8.0
+    return "bfloat16" if native else "float32"
+
+
+@cache
+def gpu_capability() -> float | None:
+    """Compute capability of the first NVIDIA GPU; None where there is none."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return None
+    command = [tool, "--query-gpu=compute_cap", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(  # noqa: S603 - fixed arguments
+            command, capture_output=True, text=True, timeout=20, check=False
+        )
+        return float(done.stdout.split()[0]) if done.returncode == 0 else None
+    except (subprocess.TimeoutExpired, ValueError, IndexError):
+        return None
+
+
+def _cpu_has_bfloat16() -> bool:
+    """Read the flags Linux lists; elsewhere take the processor for one without."""
+    try:
+        flags = _FLAGS.read_text(encoding="ascii", errors="replace").split()
+    except OSError:
+        return False
+    return bool({"avx512_bf16", "amx_bf16"} & set(flags))

@@ -1,0 +1,208 @@
+"""Choosing an engine and a precision, and OpenVINO against Keras."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from headstart.errors import HeadstartError, MissingExtraError
+from headstart.extract import engines
+from headstart.extract.base import load_base
+from headstart.extract.engines import (
+    gpu_capability,
+    is_out_of_memory,
+    resolve_engine,
+    resolve_precision,
+)
+from headstart.extract.weights import WeightsFile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+RANDOM = WeightsFile("random:3", None, "")
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
+    """Describe a machine: its processor's flags, what nvidia-smi answers, what is installed."""
+
+    def describe(flags: str = "fpu", gpu: str | None = None, *, openvino: bool = False) -> None:
+        (tmp_path / "cpuinfo").write_text(f"flags\t\t: sse {flags} avx\n")
+        monkeypatch.setattr(engines, "_FLAGS", tmp_path / "cpuinfo")
+        monkeypatch.setenv("PATH", str(tmp_path))
+        monkeypatch.delenv("KERAS_BACKEND", raising=False)
+        (tmp_path / "nvidia-smi").unlink(missing_ok=True)
+        if gpu is not None:
+            (tmp_path / "nvidia-smi").write_text(f"#!{shell}\n{gpu}\n")
+            (tmp_path / "nvidia-smi").chmod(0o755)
+        found: Any = object() if openvino else None
+        monkeypatch.setattr(importlib.util, "find_spec", lambda _: found)
+        gpu_capability.cache_clear()
+
+    shell = shutil.which("sh")
+    yield describe
+    gpu_capability.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("flags", "gpu", "expected"),
+    [
+        ("avx512_bf16", None, "bfloat16"),
+        ("amx_bf16 amx_tile", None, "bfloat16"),
+        ("avx512f", None, "float32"),
+        ("avx512f", "echo 8.9", "bfloat16"),
+        ("avx512_bf16", "echo 7.5", "float32"),
+        ("avx512_bf16", "echo 'No devices were found'", "bfloat16"),
+        ("avx512f", "echo 9.0; exit 9", "float32"),
+    ],
+)
+def test_the_precision_is_what_the_hardware_computes_in(
+    machine: Callable[..., None], flags: str, gpu: str | None, expected: str
+) -> None:
+    """A GPU decides where there is one, else the processor's flags."""
+    machine(flags, gpu)
+    assert resolve_precision("auto") == expected
+    assert resolve_precision("float32") == "float32"
+    assert resolve_precision("bfloat16") == "bfloat16"
+
+
+def test_a_machine_that_lists_no_flags_computes_in_float32(
+    machine: Callable[..., None], tmp_path: Path
+) -> None:
+    machine()
+    (tmp_path / "cpuinfo").unlink()
+    assert resolve_precision("auto") == "float32"
+
+
+@pytest.mark.parametrize(
+    ("openvino", "gpu", "backend", "expected"),
+    [
+        (True, None, None, "openvino"),
+        (False, None, None, "keras"),
+        (True, "echo 8.0", None, "keras"),
+        (True, None, "jax", "keras"),
+    ],
+)
+def test_the_engine_is_openvino_where_it_is_installed_and_nothing_asks_for_keras(
+    machine: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    openvino: bool,
+    gpu: str | None,
+    backend: str | None,
+    expected: str,
+) -> None:
+    machine(gpu=gpu, openvino=openvino)
+    if backend:
+        monkeypatch.setenv("KERAS_BACKEND", backend)
+    assert resolve_engine("auto") == expected
+    assert resolve_engine("keras") == "keras"
+
+
+def test_a_missing_engine_names_its_extra(machine: Callable[..., None]) -> None:
+    machine(openvino=False)
+    with pytest.raises(MissingExtraError, match=r"pip install 'headstart\[cpu\]'"):
+        resolve_engine("openvino")
+    with pytest.raises(MissingExtraError, match=r"headstart\[cpu\]"):
+        load_base(RANDOM, size=75, layers=["mixed0"], engine="openvino")
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(HeadstartError, match="--engine tpu: expected auto, keras or openvino"):
+        resolve_engine("tpu")
+    with pytest.raises(HeadstartError, match="--precision int8: expected auto, float32 or bf"):
+        resolve_precision("int8")
+
+
+class ResourceExhaustedError(Exception):
+    """TensorFlow's class of this name."""
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (ResourceExhaustedError("failed to allocate 3 GiB"), True),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate"), True),
+        (RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB"), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), True),
+        (RuntimeError("std::bad_alloc"), True),
+        (RuntimeError("shapes do not match"), False),
+        (KeyError("memory"), False),
+    ],
+)
+def test_memory_running_out_is_recognised(error: Exception, expected: bool) -> None:
+    assert is_out_of_memory(error) is expected
+
+
+# --- OpenVINO ----------------------------------------------------------------------------------
+
+
+def _noise(count: int) -> Any:
+    return np.random.default_rng(1).integers(0, 256, (count, 75, 75, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def bases() -> dict[str, Any]:
+    pytest.importorskip("openvino")
+    layers = ["mixed7", "mixed2", "activation_5"]
+    return {
+        engine: load_base(RANDOM, size=75, layers=layers, batch_size=4, engine=engine)
+        for engine in ("keras", "openvino")
+    }
+
+
+@pytest.mark.tensorflow
+def test_openvino_computes_what_keras_computes(bases: dict[str, Any]) -> None:
+    """In float32, within 1e-4 of the largest activation, at every layer asked for."""
+    expected, found = bases["keras"](_noise(4)), bases["openvino"](_noise(4))
+    assert list(found) == list(expected)
+    for layer, array in expected.items():
+        assert found[layer].shape == array.shape
+        assert found[layer].dtype == np.float32
+        assert abs(found[layer] - array).max() <= 1e-4 * abs(array).max()
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("pool", ["avg", "max"])
+def test_openvino_pools(bases: dict[str, Any], pool: str) -> None:
+    base = load_base(RANDOM, size=75, layers=["mixed2"], pool=pool, batch_size=4, engine="openvino")
+    reduce: Any = {"avg": np.mean, "max": np.max}[pool]
+    expected = reduce(bases["openvino"](_noise(4))["mixed2"], axis=(1, 2))
+    np.testing.assert_allclose(base(_noise(4))["mixed2"], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_openvino_s_features_do_not_depend_on_company(precision: str) -> None:
+    pytest.importorskip("openvino")
+    base = load_base(
+        RANDOM, size=75, layers=["mixed7"], batch_size=4, engine="openvino", precision=precision
+    )
+    pixels = _noise(7)
+    alone = base(pixels[:1])["mixed7"][0]
+    for place in range(4):
+        company = np.roll(pixels[1:], place, axis=0)[:4]
+        company[place] = pixels[0]
+        np.testing.assert_array_equal(base(company)["mixed7"][place], alone)
+
+
+def test_openvino_needs_no_tensorflow() -> None:
+    """The whole base runs in a process that never imports Keras."""
+    pytest.importorskip("openvino")
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, numpy as np; from headstart.extract.base import load_base; "
+        "from headstart.extract.weights import find_weights; "
+        "base = load_base(find_weights('random'), size=75, layers=['mixed0'], engine='openvino'); "
+        "base(np.zeros((1, 75, 75, 3), np.uint8)); "
+        "print([m for m in ('keras', 'tensorflow') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
