@@ -20,7 +20,16 @@ from headstart.errors import (
     SpecMismatchError,
     StoreError,
 )
-from headstart.extract import Settings, Speed, Summary, extract, fill_store, pipeline
+from headstart.extract import (
+    Settings,
+    Speed,
+    Summary,
+    dataset,
+    decode,
+    extract,
+    fill_store,
+    pipeline,
+)
 from headstart.extract import base as base_module
 
 pytestmark = pytest.mark.usefixtures("fake_base")
@@ -206,7 +215,7 @@ def test_picture_that_changes_while_it_is_read_is_left_out(
 ) -> None:
     """Bytes other than the ones hashed never become a row under the old name."""
     victim = pets / "cat" / "0003.png"
-    real = pipeline.read_file
+    real = dataset.read_file
 
     def read_late(file: Path) -> bytes:
         return b"changed" if file == victim else real(file)
@@ -229,7 +238,7 @@ def test_labels_cannot_drift(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, se
     broken = set(rng.sample(sorted(root.rglob("*.png")), 15))
     for path in broken:
         path.write_bytes(path.read_bytes()[: rng.randrange(0, 200)])
-    real, lock, threads = pipeline.decode, threading.Lock(), set()
+    real, lock, threads = decode.decode, threading.Lock(), set()
 
     def slow_decode(*args: Any, **options: Any) -> Any:
         with lock:
