@@ -55,6 +55,7 @@ MAX_PIXELS = 64_000_000
 FORMATS: tuple[str, ...] = ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 
 _STRIP_PIXELS = 1 << 20
+_PIXELS_IN_HAND = 128_000_000  # by all threads together, so that memory is bounded, not their speed
 _MAX_SCANS = 500  # a progressive JPEG has about ten; thousands keep a decoder busy for minutes
 
 _MAGIC: tuple[tuple[bytes, str], ...] = (
@@ -116,7 +117,8 @@ logging.getLogger("PIL").addHandler(logging.NullHandler())
 def decode(data: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
     """Decode one picture.
 
-    Thread safe; Pillow releases the interpreter's lock while it works. At its peak a call holds
+    Thread safe; Pillow releases the interpreter's lock while it works. Calls wait for each other
+    where their pictures together have more than 128 million pixels. At its peak a call holds
     `data` twice and, for each pixel of the picture, 1 byte (grey, palette), 2 (16-bit grey), 4
     (most) or about 16 (WebP).
 
@@ -153,12 +155,40 @@ def decode(data: bytes, size: int, *, max_pixels: int = MAX_PIXELS) -> NDArray[n
         _check_size(image, size, max_pixels)
         _check_effort(image, data, kind)
         colour_key = _colour_key(image, data, kind)
-        image.load()
-        if kind == "PNG":
-            _check_png_rows(image, data)
-        small = _resized(image, size, colour_key)
-    turn = _TURNS.get(_orientation(exif or image.info.get("exif", b"")))
+        exif = exif or image.info.get("exif", b"")
+        with _in_hand.holding(image.width * image.height):
+            image.load()
+            if kind == "PNG":
+                _check_png_rows(image, data)
+            small = _resized(image, size, colour_key)
+            del image
+    turn = _TURNS.get(_orientation(exif))
     return np.array(small if turn is None else small.transpose(turn))
+
+
+class _Budget:
+    """Pixels that may be in memory at once; one picture over the budget is decoded alone."""
+
+    def __init__(self, pixels: int) -> None:
+        self._all = self._free = pixels
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def holding(self, pixels: int) -> Iterator[None]:
+        """Wait until these pixels fit, and hold them."""
+        pixels = min(pixels, self._all)
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= pixels)
+            self._free -= pixels
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += pixels
+                self._changed.notify_all()
+
+
+_in_hand = _Budget(_PIXELS_IN_HAND)
 
 
 def _format(data: bytes) -> str:

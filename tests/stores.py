@@ -48,7 +48,12 @@ def fill(folder: Path, rows: Rows, *, spec: Spec = SPEC, shard: int = 4, **publi
     return filling
 
 
-def make_store(folder: Path, names: list[str], **options: Any) -> Store:
+def make_store(
+    folder: Path, names: list[str], labels: list[int] | None = None, **options: Any
+) -> Store:
     """Return a published store of these pictures."""
-    fill(folder, rows_of(names), **options)
+    rows = rows_of(names)
+    if labels is not None:
+        rows.label[:] = labels
+    fill(folder, rows, **options)
     return Store.open(folder)

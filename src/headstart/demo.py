@@ -77,8 +77,8 @@ def best_weights(say: Callable[[str], object]) -> str:
     for name in ("imagenet", "registry"):
         try:
             find_weights(name)
-        except WeightsError as error:
-            say(f"   ({name} weights cannot be had: {error})")
+        except WeightsError:
+            say(f"   (the {name} weights cannot be had from here)")
         else:
             return name
     say(_LOUD)

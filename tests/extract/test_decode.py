@@ -349,3 +349,26 @@ def test_threads_agree(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_noise_after_a_true_beginning(data: bytes, magic: tuple[bytes, str]) -> None:
     """Bytes that only begin like a picture are refused with a one-line reason."""
     assert "\n" not in reason(magic[0] + data)
+
+
+def test_large_pictures_wait_for_each_other() -> None:
+    """Threads together never hold more pixels than the budget; a larger one goes alone."""
+    budget, lock = module._Budget(100), threading.Lock()
+    held, most, alone = 0, 0, []
+
+    def work(pixels: int) -> None:
+        nonlocal held, most
+        with budget.holding(pixels):
+            with lock:
+                held += pixels
+                most = max(most, held if pixels <= 100 else 0)
+                alone.append(pixels <= 100 or held == pixels)
+            threading.Event().wait(0.002)
+            with lock:
+                held -= pixels
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, [10, 60, 60, 30, 250, 40, 90, 20] * 5))
+    assert 60 < most <= 100
+    assert all(alone)
+    assert budget._free == 100

@@ -1,0 +1,296 @@
+"""The command line: what it prints, returns and never imports."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fakes
+import headstart
+from headstart import cli
+from headstart.cache import Store
+from stores import make_store
+
+needs_fake_base = pytest.mark.usefixtures("fake_base")
+
+
+def extract(data: Path, store: Path, *options: str) -> int:
+    return cli.main(["extract", str(data), "-o", str(store), "--size", "75", *options])
+
+
+def isolated(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a fresh interpreter."""
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+    )
+
+
+def modules_after(*arguments: str) -> set[str]:
+    """Return which heavy modules a command leaves imported; it must succeed."""
+    code = (
+        "import sys\nfrom headstart.cli import main\n"
+        "try: status = main(sys.argv[1:])\n"
+        "except SystemExit as exit: status = exit.code\n"
+        "assert not status, status\n"
+        "print('\\nMODULES', *(m for m in ('tensorflow', 'keras', 'sklearn', 'h5py', 'cache')"
+        " if m in sys.modules))"
+    )
+    done = isolated(code, *arguments)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines()[-1].split()[1:])
+
+
+def test_importing_headstart_costs_nothing() -> None:
+    """``import headstart`` imports no numpy, and never the bare name of a room."""
+    names = "('numpy', 'h5py', 'keras', 'tensorflow', 'cache', 'extract', 'heads')"
+    done = isolated(f"import sys, headstart; print([n for n in {names} if n in sys.modules])")
+    assert done.stdout.strip() == "[]"
+
+
+def test_help_status_verify_and_compare_import_no_tensorflow(tmp_path: Path) -> None:
+    """Everything that works on a store alone starts without TensorFlow and Keras."""
+    path = tmp_path / "store"
+    make_store(path, [f"{n}" for n in range(24)], labels=[n % 2 for n in range(24)])
+    assert modules_after("--help") == set()
+    assert modules_after("status", str(path)) == {"h5py"}
+    assert modules_after("verify", str(path)) == {"h5py"}
+    assert modules_after("pack", str(path), "-o", str(tmp_path / "one.h5")) == {"h5py"}
+    compared = modules_after("compare", str(path), "--heads", "logreg,svm", "--cv", "2")
+    assert compared == {"h5py", "sklearn"}
+
+
+@needs_fake_base
+def test_second_extract_imports_no_tensorflow(pets: Path, tmp_path: Path) -> None:
+    """Where nothing is new, Keras stays asleep, also when the same weights are named."""
+    assert extract(pets, tmp_path / "store", "--weights", "random") == 0
+    again = ["extract", str(pets), "-o", str(tmp_path / "store")]
+    assert modules_after(*again) == {"h5py"}
+    assert modules_after(*again, "--weights", "random", "--size", "75") == {"h5py"}
+    assert modules_after("status", str(tmp_path / "store"), "--data", str(pets)) == {"h5py"}
+
+
+@needs_fake_base
+def test_the_whole_way(pets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Extract, status, verify, pack, compare: each answers, in words and in JSON."""
+    store, answer = tmp_path / "store", tmp_path / "answer.json"
+
+    def read() -> Any:
+        return json.loads(answer.read_text())
+
+    (pets / "cat" / "bad.png").write_bytes(b"")
+    assert extract(pets, store, "--json", str(answer)) == 0
+    assert read()["computed"] == 20
+    assert read()["left_out"] == [{"path": "cat/bad.png", "reason": "empty file"}]
+    said = capsys.readouterr().out
+    assert "20 rows" in said
+    assert "left out: 'cat/bad.png': empty file" in said
+    assert cli.main(["status", str(store), "--data", str(pets), "--json", str(answer)]) == 0
+    assert read()["rows"] == 20
+    assert read()["classes"] == {"cat": 10, "dog": 10}
+    assert read()["data"]["to_compute"] == 0
+    assert "extract would compute nothing" in capsys.readouterr().out
+    assert cli.main(["verify", str(store), "--json", str(answer)]) == 0
+    assert read()["sound"] is True
+    assert cli.main(["pack", str(store), "-o", str(tmp_path / "one.h5")]) == 0
+    for path in (store, tmp_path / "one.h5"):
+        command = ["compare", str(path), "--heads", "logreg,svm", "--json", str(answer)]
+        assert cli.main(command) == 0
+        assert {head["head"] for head in read()["heads"]} == {"logreg", "svm"}
+        assert read()["rows"] == 20
+    assert "logreg" in capsys.readouterr().out
+
+
+@needs_fake_base
+def test_quiet_says_nothing_and_json_goes_to_stdout(
+    pets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With ``--quiet --json -`` a program can read the answer from the pipe."""
+    assert extract(pets, tmp_path / "store", "--quiet") == 0
+    assert capsys.readouterr() == ("", "")
+    assert cli.main(["status", str(tmp_path / "store"), "--quiet", "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == 20
+
+
+@needs_fake_base
+def test_status_tells_what_is_stale_and_why(
+    pets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """New, changed, moved, relabelled and removed pictures are told apart."""
+    extract(pets, tmp_path / "store")
+    fakes.draw(pets / "cat" / "new.png", seed=1)
+    fakes.draw(pets / "cat" / "0000.png", seed=2)
+    (pets / "cat" / "0001.png").rename(pets / "cat" / "moved.png")
+    (pets / "cat" / "0002.png").unlink()
+    capsys.readouterr()
+    assert cli.main(["status", str(tmp_path / "store"), "--data", str(pets)]) == 0
+    said = capsys.readouterr().out
+    for line in (
+        "extract would compute 2 pictures",
+        "1 new: 'cat/new.png'",
+        "1 changed: 'cat/0000.png'",
+        "1 moved or copied (reused): 'cat/moved.png'",
+        "2 removed: 'cat/0001.png', 'cat/0002.png'",
+    ):
+        assert line in said
+
+
+@needs_fake_base
+def test_repair_mends_what_verify_found(
+    pets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A damaged shard fails verification; ``--repair`` computes it again from the pictures."""
+    store = tmp_path / "store"
+    extract(pets, store)
+    before = Store.open(store).features()
+    shard = next((store / "shards").iterdir())
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    assert cli.main(["verify", str(store)]) == 1
+    assert f"damaged: shards/{shard.name}" in capsys.readouterr().out
+    assert cli.main(["verify", str(store), "--repair"]) == 0
+    assert (Store.open(store).features() == before).all()
+
+
+def _missing(tmp_path: Path) -> Path:
+    return tmp_path / "nowhere"
+
+
+def _empty(tmp_path: Path) -> Path:
+    (tmp_path / "empty").mkdir()
+    return tmp_path / "empty"
+
+
+def _one_class(tmp_path: Path) -> Path:
+    return fakes.draw_classes(tmp_path / "one", ("cat",))
+
+
+def _file(tmp_path: Path) -> Path:
+    (tmp_path / "notes.txt").write_text("x")
+    return tmp_path / "notes.txt"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (_missing, "nowhere"),
+        (_empty, "empty"),
+        (_one_class, "one class"),
+        (_file, "notes.txt"),
+    ],
+)
+def test_bad_datasets(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], make: Any, message: str
+) -> None:
+    """Each has its own one-line error, exit code 1, and makes no store."""
+    assert extract(make(tmp_path), tmp_path / "store") == 1
+    error = capsys.readouterr().err
+    assert error.startswith("headstart: ")
+    assert error.count("\n") == 1
+    assert message in error
+    assert not (tmp_path / "store" / "features.h5").exists()
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="the superuser reads everything")
+def test_unreadable_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder without permission is named."""
+    folder = fakes.draw_classes(tmp_path / "locked")
+    folder.chmod(0)
+    try:
+        assert extract(folder, tmp_path / "store") == 1
+        assert "locked" in capsys.readouterr().err
+    finally:
+        folder.chmod(0o700)
+
+
+@needs_fake_base
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["status", "nothing"], "there is no store at nothing"),
+        (["verify", "pets"], "pets is not a store"),
+        (["compare", "pets", "--heads", "logreg"], "pets is not a store"),
+        (["compare", "store", "--heads", "logrg"], "did you mean logreg"),
+        (["compare", "store", "--heads", "svm", "--layer", "mixed3"], "which has mixed7"),
+        (["extract", "pets", "-o", "pets/cat/0000.png"], "is a file; -o expects a folder"),
+        (["extract", "pets", "-o", "pets"], "is not a store and not empty"),
+        (["extract", "pets", "-o", "store", "--size", "80"], "size: the store has 75"),
+    ],
+)
+def test_bad_requests(
+    pets: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    """One line on stderr that says what to do, exit code 1, no traceback."""
+    monkeypatch.chdir(tmp_path)
+    extract(pets, tmp_path / "store", "--quiet")
+    assert cli.main(arguments) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["unheard-of"],
+        ["extract", "pets"],
+        ["extract", "pets", "-o", "s", "--size", "big"],
+        ["extract", "pets", "-o", "s", "--validation", "1"],
+        ["compare", "s", "--max-memory", "lots"],
+        ["compare", "s", "--heads", ","],
+    ],
+)
+def test_usage_errors(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    """What cannot be parsed exits with 2 and shows the usage."""
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(arguments)
+    assert exit_.value.code == 2
+    assert "usage: headstart" in capsys.readouterr().err
+
+
+@needs_fake_base
+def test_newer_store_says_upgrade(
+    pets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A store of a newer format is not guessed at."""
+    extract(pets, tmp_path / "store")
+    file = tmp_path / "store" / "features.h5"
+    file.write_bytes(file.read_bytes().replace(b"\nheadstart/1 ", b"\nheadstart/9 "))
+    capsys.readouterr()
+    assert cli.main(["status", str(tmp_path / "store")]) == 1
+    assert "format 9" in (error := capsys.readouterr().err)
+    assert "upgrade Headstart" in error
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    """``--debug`` lets the error through."""
+    with pytest.raises(headstart.HeadstartError):
+        cli.main(["status", str(tmp_path / "nothing"), "--debug"])
+
+
+def test_closed_pipe_is_no_traceback(tmp_path: Path) -> None:
+    """``headstart status STORE | head -0`` ends quietly."""
+    make_store(tmp_path / "store", ["a", "b"])
+    headstart_command = shutil.which("headstart", path=str(Path(sys.executable).parent))
+    command = f"{headstart_command} status {tmp_path / 'store'} | head -c 0"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    """``--version`` prints the installed one."""
+    with pytest.raises(SystemExit):
+        cli.main(["--version"])
+    assert capsys.readouterr().out.startswith("headstart 0.")
