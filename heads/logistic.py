@@ -114,6 +114,8 @@ def solve(
         for part, (solved, taken) in zip(parts, done, strict=True):
             W[..., part] = solved
             iterations[part] += taken
+    if k > 1:  # a constant added to all classes changes no probability, only the penalty
+        W -= W.mean(1, keepdims=True)
     intercept = W[-1] - np.tensordot(mean, W[:-1], 1)
     coef = np.ascontiguousarray(np.moveaxis(W[:-1], (0, 1, 2), (2, 1, 0)))
     return Solution(coef, intercept.T.copy(), iterations, iterations < max_iter)

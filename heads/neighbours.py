@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-    from headstart.heads.base import ClassWeight, Training
+    from headstart.heads.base import Training
 
     Float = NDArray[np.float64]
 
@@ -73,18 +73,14 @@ class NeighboursHead(Head):
     ----------
     n_neighbors : int or sequence of int
         Of several, the best is chosen (first on ties).
-    class_weight : dict or "balanced", optional
 
     Attributes
     ----------
     n_neighbors_ : int
     """
 
-    def __init__(
-        self, n_neighbors: int | Sequence[int] = NEIGHBOURS, *, class_weight: ClassWeight = None
-    ) -> None:
+    def __init__(self, n_neighbors: int | Sequence[int] = NEIGHBOURS) -> None:
         self.n_neighbors = n_neighbors
-        self.class_weight = class_weight
 
     def fit(
         self,

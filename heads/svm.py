@@ -105,12 +105,14 @@ class SVMHead(Head):
 
     def decision_function(self, X: ArrayLike) -> Float:
         """Return ``SVC``'s decision values ``(m, classes)``, or ``(m,)`` for two classes."""
-        values: Float = self.svc_.decision_function(self._against(X))
+        K = self._against(X)
+        values: Float = self.svc_.decision_function(K)
         return values
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return the class that most pairwise machines vote for, ``(m,)``."""
-        guess: NDArray[Any] = self.classes_[self.svc_.predict(self._against(X))]
+        K = self._against(X)
+        guess: NDArray[Any] = self.classes_[self.svc_.predict(K)]
         return guess
 
     def predict_proba(self, X: ArrayLike) -> Float:
