@@ -1,7 +1,8 @@
 """Files that are published whole or not at all, and that prove themselves when read.
 
-Every HDF5 file of a store ends in a *seal* of 128 bytes: the format version and the
-SHA-256 of all bytes before it. HDF5 ignores bytes behind its own end of file, so any
+Every HDF5 file of a store ends in a *seal* of 128 bytes: the format version, the SHA-256
+of all bytes before it, and a CRC-32 of the seal itself, so that a damaged version number
+is not taken for a newer format. HDF5 ignores bytes behind its own end of file, so any
 reader opens a sealed file as usual, while ours checks the seal before HDF5 parses a
 single byte: a damaged file can neither crash the library nor serve a wrong row.
 """
@@ -9,31 +10,42 @@ single byte: a damaged file can neither crash the library nor serve a wrong row.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
+import io
 import os
 import re
 import secrets
 import socket
+import time
+import zlib
 from typing import TYPE_CHECKING
 
 from headstart.errors import CorruptStoreError, StoreVersionError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
-    from typing import BinaryIO
 
 FORMAT_VERSION = 1
 SEAL_BYTES = 128
-_SEAL = re.compile(rb"\nheadstart/(\d{1,6}) sha256=([0-9a-f]{64})\n *\Z")
+_SEAL = re.compile(
+    rb"(?P<text>\nheadstart/(?P<version>\d{1,6}) sha256=(?P<sha256>[0-9a-f]{64}))"
+    rb" (?P<check>[0-9a-f]{8})\n *\Z"
+)
 _PIECE = 1 << 20
-_TEMPORARY = re.compile(r"\.tmp-(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]+\Z")
+_TEMPORARY = re.compile(
+    r"\.tmp-(?P<host>[0-9a-f]{8})-(?P<pid>\d{1,9})-(?P<process>[0-9a-f]{8})[0-9a-f]+\Z"
+)
+#: Tells this process from a dead one that had the same number, as the first of a container.
+_PROCESS = secrets.token_hex(4)
+_DAY = 24 * 60 * 60
 
 
 def seal(body_sha256: str) -> bytes:
     """Return the 128 bytes that close a file whose body has this SHA-256 (hex)."""
-    text = f"\nheadstart/{FORMAT_VERSION} sha256={body_sha256}\n"
-    return text.encode().ljust(SEAL_BYTES)
+    text = f"\nheadstart/{FORMAT_VERSION} sha256={body_sha256}".encode()
+    return (text + b" %08x\n" % zlib.crc32(text)).ljust(SEAL_BYTES)
 
 
 def sealed(body: bytes) -> bytes:
@@ -52,15 +64,15 @@ def parse_seal(tail: bytes, name: object) -> str:
         If this is not a seal.
     """
     match = _SEAL.fullmatch(tail) if len(tail) == SEAL_BYTES else None
-    if match is None:
+    if match is None or int(match["check"], 16) != zlib.crc32(match["text"]):
         raise CorruptStoreError(f"{name} is damaged or cut short: its last bytes are not a seal")
-    version = int(match[1])
+    version = int(match["version"])
     if version > FORMAT_VERSION:
         raise StoreVersionError(
             f"{name} is of format {version}; this Headstart knows formats up to "
             f"{FORMAT_VERSION}: upgrade Headstart to read it"
         )
-    return match[2].decode()
+    return match["sha256"].decode()
 
 
 def check_seal(path: Path) -> str:
@@ -73,10 +85,15 @@ def check_seal(path: Path) -> str:
     CorruptStoreError, StoreVersionError
         If the file is not what was published, or newer than this version.
     """
-    with path.open("rb", buffering=0) as file:
-        size = os.fstat(file.fileno()).st_size
-        found = _digest(file, size - SEAL_BYTES)
-        promised = parse_seal(file.read(SEAL_BYTES), path)
+    try:
+        with _open(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            found = _digest(file, size - SEAL_BYTES)
+            promised = parse_seal(file.read(SEAL_BYTES), path)
+    except OSError as error:
+        if error.errno == errno.EIO:  # the disk itself says so
+            raise CorruptStoreError(f"{path} cannot be read: {error.strerror}") from error
+        raise
     if found != promised:
         raise CorruptStoreError(
             f"{path} is damaged: its checksum is {found[:16]}..., it was published with "
@@ -87,15 +104,28 @@ def check_seal(path: Path) -> str:
 
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 (hex) of a whole file."""
-    with path.open("rb", buffering=0) as file:
+    with _open(path) as file:
         return _digest(file, os.fstat(file.fileno()).st_size)
 
 
-def _digest(file: BinaryIO, size: int) -> str:
+def _open(path: Path) -> io.FileIO:
+    """Open for reading what is a file, and never wait for the other end of a pipe."""
+    if path.exists() and not path.is_file():
+        raise CorruptStoreError(f"{path} is not a regular file")
+    return io.FileIO(path, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+
+
+def seal_of(descriptor: int) -> bytes:
+    """Return the last bytes of an open file: its seal, if it has one."""
+    size = os.fstat(descriptor).st_size
+    return os.pread(descriptor, SEAL_BYTES, max(0, size - SEAL_BYTES))
+
+
+def _digest(file: io.FileIO, size: int) -> str:
     """Return the SHA-256 of the next `size` bytes."""
     digest, buffer = hashlib.sha256(), memoryview(bytearray(_PIECE))
     while size > 0:
-        count = file.readinto(buffer[: min(size, _PIECE)])  # type: ignore[attr-defined]
+        count = file.readinto(buffer[: min(size, _PIECE)])
         if not count:
             break
         digest.update(buffer[:count])
@@ -105,30 +135,42 @@ def _digest(file: BinaryIO, size: int) -> str:
 
 def temporary_name(path: Path) -> Path:
     """Return a private name beside `path`, which tells later runs whose it is."""
-    return path.with_name(f".tmp-{_host()}-{os.getpid()}-{secrets.token_hex(6)}")
+    mine = f"{_host()}-{os.getpid()}-{_PROCESS}"
+    return path.with_name(f".tmp-{mine}{secrets.token_hex(6)}")
 
 
 @contextlib.contextmanager
-def publishing(path: Path) -> Iterator[Path]:
+def publishing(path: Path, last_look: Callable[[], None] | None = None) -> Iterator[Path]:
     """Yield a private temporary path; on success it becomes `path`, whole and synced.
 
-    On any failure the temporary is gone and `path` is as it was.
+    On any failure the temporary is gone and `path` is as it was (or new and whole, if only
+    its folder could not be synced). `last_look` is called when all is ready but the renaming,
+    and may raise.
+
+    Raises
+    ------
+    OSError
+        If the file system refuses; it names `path`.
     """
     temporary = temporary_name(path)
     try:
         yield temporary
         sync(temporary)
+        if last_look is not None:
+            last_look()
         temporary.replace(path)
-    except BaseException:
+        sync(path.parent)
+    except BaseException as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
-    sync(path.parent)
 
 
-def publish_bytes(path: Path, data: bytes) -> None:
+def publish_bytes(path: Path, data: bytes, last_look: Callable[[], None] | None = None) -> None:
     """Write `data` to `path`: a reader sees the old file or the new one, never a part."""
-    with publishing(path) as temporary:
+    with publishing(path, last_look) as temporary:
         temporary.write_bytes(data)
 
 
@@ -142,11 +184,19 @@ def sync(path: Path) -> None:
 
 
 def remove_stale_temporaries(folder: Path) -> None:
-    """Remove what dead processes of this host have left behind in `folder`."""
+    """Remove what dead processes have left behind in `folder`."""
     for path in folder.glob(".tmp-*"):
         match = _TEMPORARY.fullmatch(path.name)
-        if match and match["host"] == _host() and not _alive(int(match["pid"])):
-            path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            if match and _is_stale(path, match):
+                path.unlink()
+
+
+def _is_stale(path: Path, name: re.Match[str]) -> bool:
+    if name["host"] != _host():  # such as a container that is gone: nobody writes for a day
+        return time.time() - path.stat().st_mtime > _DAY
+    pid = int(name["pid"])
+    return name["process"] != _PROCESS if pid == os.getpid() else not _alive(pid)
 
 
 def _host() -> str:

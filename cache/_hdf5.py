@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import math
+import os
 from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 
-from headstart.errors import CorruptStoreError
+from headstart.cache import _files
+from headstart.errors import CorruptStoreError, HeadstartError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+    from typing import BinaryIO
 
     from numpy.typing import NDArray
 
@@ -23,6 +27,19 @@ FILTERS = {"compression": "lzf", "fletcher32": True}
 _ALLOWED_FILTERS = {1, 2, 3, 32000}  # deflate, shuffle, fletcher32, lzf
 _CHUNK_BYTES = 64 << 10
 _MAX_CHUNK_BYTES = 1 << 30
+_MAX_RATIO = 1100  # no filter makes more of a byte: deflate at its best gives 1032
+#: The machine's trouble and not the file's.
+_BUSY = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+#: What h5py answers to files that no Headstart wrote.
+_DOUBTS = (
+    OSError,
+    RuntimeError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+)
 #: Old enough for any HDF5 1.10, new enough for many classes in one attribute.
 LIBVER = ("v108", "v110")
 
@@ -39,16 +56,105 @@ def build(fill: Callable[[h5py.File], None]) -> bytes:
     return buffer.getvalue()
 
 
+class Sink:
+    """A file for HDF5 to write to, which never tells HDF5 that a write failed.
+
+    A write that fails inside the library leaves it with a file it can neither use nor close,
+    and takes the process down at exit. What the disk refuses is held in memory instead; the
+    error waits for `check`. For a thread of its own: a KeyboardInterrupt inside would do the
+    same harm, and only the main thread gets one.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._position = self._end = 0
+        self._error: OSError | None = None
+        self._refused: list[tuple[int, bytes]] = []
+
+    def check(self) -> None:
+        """Raise what the disk said, if it refused a write."""
+        if self._error is not None:
+            raise self._error
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move; called by HDF5."""
+        self._position = offset + (self._end if whence == os.SEEK_END else 0)
+        return self._position
+
+    def tell(self) -> int:
+        """Return the position; called by HDF5."""
+        return self._position
+
+    def write(self, data: memoryview) -> int:
+        """Write at the position; called by HDF5."""
+        content = bytes(data)
+        try:
+            self.check()
+            self._file.seek(self._position)
+            written = 0
+            while written < len(content):
+                written += self._file.write(content[written:])
+        except OSError as error:
+            self._error = error
+            self._refused.append((self._position, content))
+        self._position += len(content)
+        self._end = max(self._end, self._position)
+        return len(content)
+
+    def read(self, size: int) -> bytes:
+        """Return what was written at the position, be it on the disk or not."""
+        self._file.seek(self._position)
+        found = bytearray(self._file.read(size).ljust(size, b"\0"))
+        for start, content in self._refused:
+            first, last = (
+                max(start, self._position),
+                min(start + len(content), self._position + size),
+            )
+            if first < last:
+                part = slice(first - self._position, last - self._position)
+                found[part] = content[first - start : last - start]
+        self._position += size
+        return bytes(found)
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Read at the position; called by HDF5."""
+        buffer[:] = self.read(len(buffer))
+        return len(buffer)
+
+    def truncate(self, size: int) -> int:
+        """Note where the file ends; called by HDF5."""
+        self._end = size
+        return size
+
+    def flush(self) -> None:
+        """Do nothing; called by HDF5."""
+
+
 @contextlib.contextmanager
-def reading(path: Path) -> Iterator[h5py.File]:
-    """Open a file whose seal was checked; what HDF5 says against it becomes our error."""
+def reading(path: Path, sha256: str) -> Iterator[h5py.File]:
+    """Open a file whose seal was checked and promised `sha256` of its body.
+
+    Raises
+    ------
+    ReplacedError
+        If it is not that file any more.
+    CorruptStoreError
+        For all that HDF5 has to say against its content.
+    """
     try:
         with h5py.File(path, "r", locking=False) as file:
+            if _files.parse_seal(_files.seal_of(file.id.get_vfd_handle()), path) != sha256:
+                raise ReplacedError(f"{path} was replaced while it was read; open it again")
             yield file
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
-        if isinstance(error, CorruptStoreError):
+    except _DOUBTS as error:
+        busy = isinstance(error, OSError) and error.errno in _BUSY
+        if busy or isinstance(error, HeadstartError):
             raise
         raise CorruptStoreError(f"{path} cannot be read as HDF5: {error}") from error
+
+
+class ReplacedError(CorruptStoreError):
+    """Another process published a new file under this name meanwhile."""
 
 
 def chunk_rows(row_shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
@@ -114,7 +220,8 @@ def plain(file: h5py.File, name: str, kind: str, length: int | None = None) -> h
         )
     if length is not None and len(dataset) != length:
         raise CorruptStoreError(f"{where} has {len(dataset)} rows; expected {length}")
-    if dataset.id.get_storage_size() != dataset.size * dataset.dtype.itemsize:
+    stored, declared = dataset.id.get_storage_size(), dataset.size * dataset.dtype.itemsize
+    if dataset.chunks is not None or stored != declared or declared > _size(file):
         raise CorruptStoreError(f"{where} declares {dataset.size} values the file does not hold")
     return dataset
 
@@ -133,9 +240,15 @@ def features(file: h5py.File, name: str, dtype: str, rows: int) -> h5py.Dataset:
     if math.prod(dataset.chunks) * dataset.dtype.itemsize > _MAX_CHUNK_BYTES:
         raise CorruptStoreError(f"{where} has chunks of {dataset.chunks}; that is refused")
     properties = dataset.id.get_create_plist()
-    used = {properties.get_filter(i)[0] for i in range(properties.get_nfilters())}
-    if not used <= _ALLOWED_FILTERS:
-        raise CorruptStoreError(f"{where} needs filters {sorted(used - _ALLOWED_FILTERS)}")
-    if dataset.id.get_num_chunks() != math.ceil(rows / dataset.chunks[0]):
+    used = [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
+    if not set(used) <= _ALLOWED_FILTERS or len(set(used)) < len(used):
+        raise CorruptStoreError(f"{where} needs the filters {used}; that is refused")
+    stored, declared = dataset.id.get_storage_size(), dataset.size * dataset.dtype.itemsize
+    held = stored <= _size(file) and declared <= stored * _MAX_RATIO
+    if not held or dataset.id.get_num_chunks() != math.ceil(rows / dataset.chunks[0]):
         raise CorruptStoreError(f"{where} declares {rows} rows the file does not hold")
     return dataset
+
+
+def _size(file: h5py.File) -> int:
+    return os.fstat(file.id.get_vfd_handle()).st_size

@@ -10,7 +10,7 @@ import datetime as dt
 import importlib.metadata
 import itertools
 import json
-import posixpath
+import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,9 +18,9 @@ import h5py
 import numpy as np
 
 from headstart.cache import _files, _hdf5
-from headstart.cache.shard import DATASET, ShardInfo
+from headstart.cache.shard import DATASET, NAME, ShardInfo
 from headstart.cache.spec import Spec
-from headstart.errors import CorruptStoreError, StoreVersionError
+from headstart.errors import CorruptStoreError, StoreError, StoreVersionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,6 +33,11 @@ FILE = "features.h5"
 SHARDS = "shards"
 SPLITS = ("", "train", "validation", "test")
 _PRIVATE = "headstart"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class OvertakenError(StoreError):
+    """Another run published this store meanwhile."""
 
 
 class LeftOut(NamedTuple):
@@ -103,10 +108,30 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write(folder: Path, catalog: Catalog) -> None:
-    """Swap in a new ``features.h5``, and the ledger that people read."""
+def published(folder: Path) -> bytes:
+    """Return what tells one publication from another: the seal; empty if there is none."""
+    try:
+        with (folder / FILE).open("rb") as file:
+            return _files.seal_of(file.fileno())
+    except (FileNotFoundError, NotADirectoryError):
+        return b""
+
+
+def write(folder: Path, catalog: Catalog, *, over: bytes) -> None:
+    """Swap in a new ``features.h5``, and the ledger that people read.
+
+    Raises
+    ------
+    OvertakenError
+        If what is `published` there is not `over` any more; nothing has changed.
+    """
+
+    def last_look() -> None:
+        if published(folder) != over:
+            raise OvertakenError(f"another run published {folder} meanwhile")
+
     data = _files.sealed(_hdf5.build(lambda file: _fill(file, catalog)))
-    _files.publish_bytes(folder / FILE, data)
+    _files.publish_bytes(folder / FILE, data, last_look)
     _files.publish_bytes(folder / "ledger.jsonl", ledger_text(catalog))
 
 
@@ -201,17 +226,21 @@ def read(path: Path) -> Catalog:
     CorruptStoreError
         If it is damaged, or says what a store of ours never says.
     """
-    digest = _files.check_seal(path)
-    with _hdf5.reading(path) as file:
+    while True:
+        try:
+            return _read(path, _files.check_seal(path))
+        except _hdf5.ReplacedError:  # by a newer publication, between the check and the reading
+            continue
+
+
+def _read(path: Path, digest: str) -> Catalog:
+    with _hdf5.reading(path, digest) as file:
         if file.attrs.get("format") != FORMAT:
             raise CorruptStoreError(f"{path} is not the catalog of a store")
         version = int(file.attrs["format_version"])
         if version > _files.FORMAT_VERSION:
             raise StoreVersionError(f"{path} is of format {version}: upgrade Headstart to read it")
-        try:
-            return _parse(file, path, digest)
-        except (KeyError, TypeError, AttributeError, IndexError) as error:
-            raise CorruptStoreError(f"{path} lacks or mixes up {error}") from error
+        return _parse(file, path, digest)
 
 
 def _parse(file: h5py.File, path: Path, digest: str) -> Catalog:
@@ -261,8 +290,7 @@ def _parse_layer(
     where = f"{_PRIVATE}/{spec.name}"
     shards = tuple(ShardInfo(**entry) for entry in _read_json(file, f"{where}/shards"))
     for shard in shards:
-        if posixpath.basename(shard.file) != shard.file or shard.file in ("", ".", ".."):
-            raise CorruptStoreError(f"{file.filename}: a shard is called {shard.file!r}")
+        _check_shard(shard, file.filename)
     held = sum(shard.rows for shard in shards)
     index = LayerIndex(
         spec=spec,
@@ -279,6 +307,14 @@ def _parse_layer(
         raise CorruptStoreError(f"{file.filename}: rows of {spec.name} point at other pictures")
     _check_virtual(file, index)
     return index
+
+
+def _check_shard(shard: ShardInfo, where: str) -> None:
+    """Refuse what would lead out of the folder, or make no sense."""
+    if not NAME.fullmatch(shard.file) or not _SHA256.fullmatch(shard.sha256):
+        raise CorruptStoreError(f"{where}: a shard is called {shard.file!r} ({shard.sha256!r})")
+    if type(shard.rows) is not int or type(shard.bytes) is not int or shard.rows < 1:
+        raise CorruptStoreError(f"{where}: {shard.file} has {shard.rows!r} rows")
 
 
 def _check_virtual(file: h5py.File, index: LayerIndex) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ import numpy as np
 
 from headstart.cache import _files, catalog
 from headstart.cache.catalog import Catalog, LayerIndex, LeftOut
-from headstart.cache.shard import ShardHead, ShardInfo, read_head, write_shard
+from headstart.cache.shard import NAME, ShardHead, ShardInfo, read_head, write_shard
 from headstart.cache.spec import PER_LAYER
 from headstart.errors import (
     CorruptStoreError,
@@ -85,22 +86,27 @@ class Filling:
         self.earlier_seconds = 0.0
         self._known: dict[str, _Known] = {}
         self._clock = time.perf_counter()
+        self._repair = repair
+        self._published = catalog.published(folder)
         self.before = _read_catalog(folder, damaged_is_none=repair)
         self._prepare()
         if self.before is not None:
             for index in self.before.layers.values():
-                self._remember(index, check=repair)
+                self._remember(index)
         self._adopt()
 
     def _prepare(self) -> None:
         self.shards.mkdir(parents=True, exist_ok=True)
-        for place in (self.folder, self.shards):
+        for place in (self.folder, self.shards, self.folder / "derived"):
             _files.remove_stale_temporaries(place)
 
-    def _remember(self, index: LayerIndex, *, check: bool) -> None:
+    def _remember(self, index: LayerIndex) -> None:
         known = self._known.setdefault(index.spec.name, _Known(index.spec))
+        have = {head.info for head in known.heads}
         for info, first, last in zip(index.shards, index.starts, index.starts[1:], strict=False):
-            if check and not self._sound(info):
+            if info in have:
+                continue
+            if self._repair and not self._sound(info):
                 self.damaged.append(self.shards / info.file)
                 continue
             ids, view = index.image_sha256[first:last], index.view[first:last]
@@ -116,10 +122,12 @@ class Filling:
         """Find the shards of runs that ended before they published."""
         listed = {head.info.file for known in self._known.values() for head in known.heads}
         for path in sorted(self.shards.glob("*.h5")):
-            if path.name in listed or path in self.damaged:
+            if path.name in listed or path in self.damaged or not NAME.fullmatch(path.name):
                 continue
             try:
                 head = read_head(path)
+            except FileNotFoundError:  # another run has removed it
+                continue
             except CorruptStoreError:
                 self.damaged.append(path)
                 continue
@@ -159,9 +167,11 @@ class Filling:
             Naming each field that differs, the store's value, the one asked for, and what
             to do.
         """
-        if self.spec is None:
-            return
-        differences = self.spec.differences(spec, ignore=PER_LAYER)
+        if self.spec is not None:
+            self._compare(self.spec, spec)
+
+    def _compare(self, stored: Spec, asked: Spec) -> None:
+        differences = stored.differences(asked, ignore=PER_LAYER)
         if differences:
             listed = "; ".join(
                 f"{name}: the store has {mine!r}, asked for {theirs!r}"
@@ -202,38 +212,68 @@ class Filling:
     ) -> bool:
         """Swap in a catalog with exactly these rows and layers; return whether anything changed.
 
+        Layers that another run has published meanwhile are kept.
+
         Raises
         ------
+        SpecMismatchError
+            If another run has published under another spec meanwhile.
         StoreError
             If a layer lacks one of the rows.
         """
-        before = self.before
-        after = Catalog(
+        draft = Catalog(
             classes=rows.classes,
             path=rows.path,
             split=rows.split,
             label=np.array(rows.label, dtype=np.int32),
             image_sha256=np.array(rows.image_sha256, dtype="S64"),
             view=np.array(rows.view, dtype=np.uint8),
-            layers={name: self._layer(name, rows.ids()) for name in layers},
+            layers={},
             left_out=catalog.sort_left_out(left_out),
             unreadable=dict(unreadable),
             settings=dict(settings),
-            extract_seconds=seconds
-            + self.earlier_seconds
-            + (before.extract_seconds if before else 0.0),
-            created=before.created if before else catalog.now(),
+            extract_seconds=seconds + self.earlier_seconds,
+            created=catalog.now(),
         )
-        if before is not None and _same(before, after) and _ledger_is(self.folder, after):
-            return False
-        catalog.write(self.folder, after)
-        self.before = after
-        return True
+        while True:
+            after = self._after(draft, [*self.layers, *layers], rows.ids())
+            before = self.before
+            if before is not None and _same(before, after) and _ledger_is(self.folder, after):
+                return False
+            try:
+                catalog.write(self.folder, after, over=self._published)
+            except catalog.OvertakenError:
+                self._catch_up()
+            else:
+                self.before, self._published = after, catalog.published(self.folder)
+                return True
+
+    def _after(self, draft: Catalog, names: Sequence[str], ids: list[RowId]) -> Catalog:
+        layers = {name: self._layer(name, ids) for name in dict.fromkeys(names)}
+        before = self.before
+        if before is None:
+            return dataclasses.replace(draft, layers=layers)
+        seconds = draft.extract_seconds + before.extract_seconds
+        return dataclasses.replace(
+            draft, layers=layers, extract_seconds=seconds, created=before.created
+        )
+
+    def _catch_up(self) -> None:
+        """Learn what another run has published since this one began."""
+        self._published = catalog.published(self.folder)
+        self.before = _read_catalog(self.folder, damaged_is_none=self._repair)
+        for index in self.before.layers.values() if self.before is not None else ():
+            if self.spec is not None:
+                self._compare(index.spec, self.spec)
+            self._remember(index)
 
     def _layer(self, name: str, ids: list[RowId]) -> LayerIndex:
         lacking = self.missing(name, ids)
         if lacking:
-            raise StoreError(f"layer {name} of {self.folder} lacks {len(lacking)} rows")
+            raise StoreError(
+                f"layer {name} of {self.folder} lacks {len(lacking)} rows, as another run has "
+                "changed the store meanwhile; what was computed is kept: run the same command again"
+            )
         known = self._known[name]
         heads = known.heads
         return LayerIndex(
@@ -247,9 +287,11 @@ class Filling:
 
     def remove_damaged(self) -> list[Path]:
         """Remove the damaged shards, once the catalog names them no more; return them."""
-        for path in self.damaged:
+        listed = {head.info.file for known in self._known.values() for head in known.heads}
+        gone = [path for path in self.damaged if path.name not in listed]
+        for path in gone:
             path.unlink(missing_ok=True)
-        gone, self.damaged = self.damaged, []
+        self.damaged = []
         return gone
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import concurrent.futures
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,16 +15,18 @@ from headstart.errors import StoreError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from headstart.cache.catalog import LayerIndex
     from headstart.cache.store import Store
+
+    Progress = Callable[[str, int, int], None]
 
 
 def pack(
     store: Store,
     path: str | os.PathLike[str],
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Copy all rows of a store into one file, which opens like the store itself.
 
@@ -44,29 +48,46 @@ def pack(
         If a shard is missing or damaged.
     StoreError
         If `path` is a folder, or the store's own file.
+    OSError
+        If the file system refuses; `path` is as it was.
     """
     target = Path(path)
     if target.is_dir() or (store.path.is_file() and target.samefile(store.path)):
         raise StoreError(f"{target} cannot be packed into; choose the name of a new file")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _files.publishing(target) as temporary:
-        with h5py.File(temporary, "w", libver=_hdf5.LIBVER, locking=False) as file:
-            catalog.write_rows(file, store.catalog)
-            for index in store.catalog.layers.values():
-                _copy(store, index, file, progress)
-        digest = _files.sha256_of(temporary)
-        with temporary.open("ab") as tail:
-            tail.write(_files.seal(digest))
+    _files.remove_stale_temporaries(target.parent)
+    stop = threading.Event()
+    with (
+        _files.publishing(target) as temporary,
+        concurrent.futures.ThreadPoolExecutor(1, "pack") as thread,  # see Sink
+    ):
+        try:
+            thread.submit(_write, store, temporary, progress, stop).result()
+        finally:
+            stop.set()
     return target
 
 
-def _copy(
-    store: Store,
-    index: LayerIndex,
-    file: h5py.File,
-    progress: Callable[[str, int, int], None] | None,
-) -> None:
-    """Write one layer, chunk by chunk; a block of rows is read from at most a few shards."""
+def _write(store: Store, path: Path, progress: Progress | None, stop: threading.Event) -> None:
+    with path.open("w+b", buffering=0) as raw:
+        sink = _hdf5.Sink(raw)
+        with h5py.File(sink, "w", libver=_hdf5.LIBVER) as file:
+            catalog.write_rows(file, store.catalog)
+            for index in store.catalog.layers.values():
+                for done in _copy(store, index, file):
+                    sink.check()
+                    if progress is not None:
+                        progress("packing", done, len(store))
+                    if stop.is_set():
+                        return
+        sink.check()
+    digest = _files.sha256_of(path)
+    with path.open("ab") as tail:
+        tail.write(_files.seal(digest))
+
+
+def _copy(store: Store, index: LayerIndex, file: h5py.File) -> Iterator[int]:
+    """Write one layer, a block of whole chunks at a time; yield how many rows are done."""
     name, dtype, rows = index.spec.name, np.dtype(index.spec.dtype), len(store)
     step = _hdf5.chunk_rows(index.shape, dtype)
     block = step * max(1, 256 // step)
@@ -77,5 +98,4 @@ def _copy(
     for first in range(0, rows, block):
         wanted = np.arange(first, min(first + block, rows))
         dataset[first : first + len(wanted)] = store.features(name, rows=wanted, dtype=dtype)
-        if progress is not None:
-            progress("packing", first + len(wanted), rows)
+        yield first + len(wanted)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 FORMAT = "headstart-shard"
 DATASET = "features"
+#: Layer, pooling and content; nothing else in the folder is ours to read or to remove.
+NAME = re.compile(r"[\w.]+-[0-9a-f]{24}\.h5", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ def _checksum(spec: Spec, *parts: NDArray[Any]) -> str:
 
 def rows_sha256(path: Path, head: ShardHead) -> str:
     """Read every row of a shard and return the checksum they have now."""
-    with _hdf5.reading(path) as file:
+    with _hdf5.reading(path, head.info.sha256) as file:
         features = _hdf5.features(file, DATASET, head.spec.dtype, head.info.rows)[:]
     return _checksum(head.spec, head.image_sha256, head.view, features)
 
@@ -129,7 +132,7 @@ def read_head(path: Path) -> ShardHead:
         If the file is damaged, or not a shard.
     """
     digest = _files.check_seal(path)
-    with _hdf5.reading(path) as file:
+    with _hdf5.reading(path, digest) as file:
         if file.attrs.get("format") != FORMAT:
             raise CorruptStoreError(f"{path} is not a shard")
         spec = Spec.from_json(str(file.attrs["spec"]))
@@ -137,6 +140,6 @@ def read_head(path: Path) -> ShardHead:
         view = _hdf5.plain(file, "view", "u", len(ids))[:]
         features = _hdf5.features(file, DATASET, spec.dtype, len(ids))
         info = ShardInfo(path.name, digest, path.stat().st_size, len(ids))
-        run = json.loads(str(file.attrs["run"]))
+        run = dict(json.loads(str(file.attrs["run"])))
         checksum = str(file.attrs["rows_sha256"])
         return ShardHead(info, spec, ids.astype("S64"), view, features.shape[1:], run, checksum)

@@ -300,7 +300,7 @@ class Store:
         """Yield the rows `local` (sorted) of one shard, in blocks."""
         path = self.source(info)
         self.check_shard(info)
-        with _hdf5.reading(path) as file:
+        with _hdf5.reading(path, info.sha256) as file:
             name = DATASET if info.file else index.spec.name
             dataset = _hdf5.features(file, name, index.spec.dtype, info.rows)
             if dataset.shape[1:] != index.shape:
@@ -311,8 +311,15 @@ class Store:
                 part = slice(first, min(first + block_rows, len(local)))
                 yield part, _take(dataset, local[part])
 
-    def check_shard(self, info: ShardInfo) -> None:
+    def check_shard(self, info: ShardInfo, *, again: bool = False) -> None:
         """Check a shard against the SHA-256 it was published with, once per process.
+
+        Parameters
+        ----------
+        info
+            The shard.
+        again
+            Read it also if this process has read it before.
 
         Raises
         ------
@@ -323,7 +330,8 @@ class Store:
         try:
             status = path.stat()
             key = (str(path.absolute()), status.st_size, status.st_mtime_ns, status.st_ino)
-            found = self._checked.get(key) or _files.check_seal(path)
+            known = None if again else self._checked.get(key)
+            found = known or _files.check_seal(path)
         except FileNotFoundError as error:
             raise CorruptStoreError(f"shard {path} is missing; {_remedy(self.path)}") from error
         except HeadstartError as error:

@@ -98,7 +98,7 @@ def _shard_problems(store: Store, index: LayerIndex, number: int) -> Iterator[Pr
     info = index.shards[number]
     name = f"{catalog.SHARDS}/{info.file}" if info.file else store.path.name
     try:
-        store.check_shard(info)
+        store.check_shard(info, again=True)
         if info.file:
             _check_content(store.source(info), index, info, int(index.starts[number]))
         else:
