@@ -15,7 +15,7 @@ import pytest
 import fakes
 import headstart
 from headstart import cli
-from headstart.cache import Store
+from headstart.cache import Store, _files
 from stores import make_store
 
 needs_fake_base = pytest.mark.usefixtures("fake_base")
@@ -264,9 +264,9 @@ def test_newer_store_says_upgrade(
     pets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A store of a newer format is not guessed at."""
-    extract(pets, tmp_path / "store")
-    file = tmp_path / "store" / "features.h5"
-    file.write_bytes(file.read_bytes().replace(b"\nheadstart/1 ", b"\nheadstart/9 "))
+    with pytest.MonkeyPatch.context() as future:
+        future.setattr(_files, "FORMAT_VERSION", 9)
+        extract(pets, tmp_path / "store")
     capsys.readouterr()
     assert cli.main(["status", str(tmp_path / "store")]) == 1
     assert "format 9" in (error := capsys.readouterr().err)

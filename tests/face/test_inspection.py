@@ -1,0 +1,48 @@
+"""Inspection: everything known before anything is computed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import fakes
+from headstart import cli, inspection
+from headstart.inspection import inspect
+
+
+def test_layers_alone() -> None:
+    """Without data: the mixed layers with shape, bytes and work, nothing else."""
+    found = inspect()
+    assert [row.name for row in found.layers][:2] == ["mixed0", "mixed1"]
+    mixed7 = next(row for row in found.layers if row.name == "mixed7")
+    assert (mixed7.shape, mixed7.bytes_per_image) == ((7, 7, 768), 75264)
+    assert found.pictures is None
+    assert len(inspect(all_layers=True).layers) > 100
+
+
+def test_pictures(
+    pets: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    """Counts, what would be left out and why, conflicts and cost; ``--strict`` fails on it."""
+    monkeypatch.setattr(inspection, "load_base", fakes.FakeBase)
+    assert cli.main(["inspect", str(pets), "--strict", "--quiet"]) == 0
+    (pets / "cat" / "bad.png").write_bytes(b"GIF89a")
+    (pets / "dog" / "copy.png").write_bytes((pets / "cat" / "0000.png").read_bytes())
+    (pets / "notes.txt").write_text("x")
+    answer = tmp_path / "answer.json"
+    assert cli.main(["inspect", str(pets), "--strict", "--json", str(answer)]) == 1
+    said = capsys.readouterr().out
+    assert "left out: 'cat/bad.png'" in said
+    assert "under two labels" in said
+    content = json.loads(answer.read_text())
+    pictures = content["pictures"]
+    assert (pictures["usable"], pictures["classes"]) == (21, {"cat": 10, "dog": 11})
+    assert pictures["across_labels"] == [["cat/0000.png", "dog/copy.png"]]
+    assert [row["path"] for row in content["left_out"]] == ["cat/bad.png"]
+    assert pictures["cost"]["seconds"] > 0
+    assert pictures["cost"]["bytes"] == pictures["distinct"] * 2 * 36
