@@ -28,6 +28,7 @@ def extract(
     pool: str | None = None,
     size: int | None = None,
     weights: str | None = None,
+    engine: str | None = None,
     precision: str | None = None,
     dtype: str | None = None,
     validation: float | None = None,
@@ -60,8 +61,12 @@ def extract(
         Height and width pictures are stretched to, in pixels, at least 75 (default 150).
     weights
         ``imagenet`` (default), ``registry``, ``random[:SEED]`` or a file.
+    engine
+        ``keras``, ``openvino`` (the extra ``headstart[cpu]``), or ``auto`` (default): OpenVINO
+        where it is installed and no GPU is present.
     precision
-        Arithmetic of the base.
+        Arithmetic of the base: ``float32``, ``bfloat16``, or ``auto`` (default): bfloat16
+        where the hardware has it. Chosen once and recorded in the store.
     dtype
         Of the stored numbers: ``float16`` (default) or ``float32``.
     validation
@@ -100,6 +105,7 @@ def extract(
         pool=pool,
         size=size,
         weights=weights,
+        engine=engine,
         precision=precision,
         dtype=dtype,
         validation=validation,

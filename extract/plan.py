@@ -45,6 +45,7 @@ class Settings:
     pool: str | None = None
     size: int | None = None
     weights: str | None = None
+    engine: str | None = None
     precision: str | None = None
     dtype: str | None = None
 
@@ -53,6 +54,9 @@ class Settings:
 
     def spec(self, store: Spec | None) -> Spec:
         """Return the spec asked for, but for its weights' digest.
+
+        Engine and precision may be ``auto`` in a new store's: what they stand for is known
+        when the base is loaded, and recorded then.
 
         Parameters
         ----------
@@ -65,9 +69,11 @@ class Settings:
             layer=DEFAULT_LAYER,
             decoding=DECODING,
             resampling=RESAMPLING,
+            engine="auto",
+            precision="auto",
         )
-        names = ("size", "precision", "dtype")
-        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        asked = {name: getattr(self, name) for name in ("size", "engine", "precision", "dtype")}
+        given = {key: value for key, value in asked.items() if value not in (None, "auto")}
         return dataclasses.replace(base, **given)
 
 

@@ -260,6 +260,7 @@ class _Run:
             size=spec.size,
             layers=layers,
             pool=pool,
+            engine=spec.engine,
             precision=spec.precision,
             batch_size=self._speed.batch_size,
         )

@@ -29,9 +29,6 @@ SHAPES = {"mixed7": (3, 3, 4), "mixed5": (2, 2, 3), "mixed0": (5,)}
 class FakeBase:
     """Looks like `headstart.extract.base.Base`; features are a linear map of the pixels."""
 
-    engine = "keras"
-    precision = "float32"
-
     def __init__(
         self,
         weights: weights_module.WeightsFile,
@@ -44,6 +41,8 @@ class FakeBase:
         self.digest = hashlib.sha256(weights.name.encode()).hexdigest()
         self.batch_size = int(options.get("batch_size", 32))
         self.pool = str(options.get("pool", "none"))
+        self.engine = str(options.get("engine", "auto")).replace("auto", "keras")
+        self.precision = str(options.get("precision", "auto")).replace("auto", "float32")
         self.shapes = {name: self._shape(name) for name in self.layers}
         self.delay = 0.0
         self.calls = 0

@@ -271,7 +271,18 @@ def _add_extract(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--pool", choices=("none", "avg", "max"), help="pooling before storing")
     verb.add_argument("--size", type=_count, help="input height and width in pixels (default: 150)")
     verb.add_argument("--weights", help=_WEIGHTS)
-    verb.add_argument("--precision", help="arithmetic of the base (default: float32)")
+    verb.add_argument(
+        "--engine",
+        choices=("auto", "keras", "openvino"),
+        help="what runs the base (default: auto, openvino where headstart[cpu] is installed and "
+        "there is no GPU); recorded in the store",
+    )
+    verb.add_argument(
+        "--precision",
+        choices=("auto", "float32", "bfloat16"),
+        help="arithmetic of the base (default: auto, bfloat16 where the hardware has it); "
+        "recorded in the store",
+    )
     verb.add_argument("--dtype", choices=("float16", "float32"), help="of the stored numbers")
     verb.add_argument(
         "--validation",

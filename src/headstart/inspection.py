@@ -153,7 +153,9 @@ def _pictures(data: str, source: Source, refused: list[LeftOut], cost: Cost) -> 
 def _cost(source: Source, size: int, layers: tuple[str, ...], decode_seconds: float) -> Cost:
     """Estimate a run: the slower of decoding (measured) and the base (a few batches)."""
     distinct = len(set(source.sha256))
-    base = load_base(find_weights("random"), size=size, layers=layers)
+    base = load_base(
+        find_weights("random"), size=size, layers=layers, engine="auto", precision="auto"
+    )
     pixels = np.zeros((base.batch_size, size, size, 3), np.uint8)
     base(pixels)
     taken = []

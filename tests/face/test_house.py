@@ -15,7 +15,7 @@ ALLOWED = {
 }
 HEAVY = {"tensorflow", "keras", "jax", "torch", "openvino"}
 #: Modules that are about one heavy package, and imported inside functions alone.
-LAZY = {"_openvino_engine"}
+LAZY = {"_openvino_engine", "stack"}
 
 
 def imports(path: Path) -> list[tuple[str, bool]]:
