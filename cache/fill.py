@@ -139,9 +139,12 @@ class Filling:
     @property
     def spec(self) -> Spec | None:
         """The spec of what is there; None while nothing is."""
-        for known in self._known.values():
-            return known.spec
-        return None
+        return next(iter(self.specs), None)
+
+    @property
+    def specs(self) -> tuple[Spec, ...]:
+        """The spec of each layer that is there, published or not."""
+        return tuple(known.spec for known in self._known.values())
 
     @property
     def layers(self) -> tuple[str, ...]:

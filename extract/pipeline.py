@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import contextlib
 import hashlib
 import queue
 import threading
@@ -25,8 +26,11 @@ if TYPE_CHECKING:
     from headstart.cache import Filling, RowId, Spec
     from headstart.extract.base import Base
 
+    _Batch = tuple[list[RowId], Mapping[str, NDArray[Any]]]
+
 _SHARD_BYTES = 16 << 20
 _SHARD_ROWS = (64, 1024)
+_PATIENCE = 0.1  # seconds between looks at whether the other thread is done
 _CHANGED = "changed while it was being read; run extract again"
 
 
@@ -119,9 +123,9 @@ class Writer:
         self._filling, self._specs, self._run = filling, specs, run
         self._missing = {name: set(missing[name]) for name in specs}
         self._held: dict[str, list[tuple[RowId, NDArray[Any]]]] = {name: [] for name in specs}
-        self._queue: queue.Queue[tuple[list[RowId], Mapping[str, NDArray[Any]]] | None]
-        self._queue = queue.Queue(maxsize=2)
+        self._queue: queue.Queue[_Batch | None] = queue.Queue(maxsize=2)
         self._error: BaseException | None = None
+        self._ended = threading.Event()
         self._thread = threading.Thread(target=self._work, name="write")
 
     def __enter__(self) -> Self:
@@ -131,7 +135,10 @@ class Writer:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Write what is held, also when the run was stopped or failed: it is computed."""
-        self._end()
+        self._ended.set()  # before all else: a second interrupt finds a thread that ends
+        with contextlib.suppress(queue.Full):
+            self._queue.put_nowait(None)  # to look at once
+        self._thread.join()
         if kind is None:
             self._raise()
 
@@ -140,19 +147,10 @@ class Writer:
         while True:
             self._raise()
             try:
-                self._queue.put((rows, features), timeout=0.5)
+                self._queue.put((rows, features), timeout=_PATIENCE)
             except queue.Full:
                 continue
             return
-
-    def _end(self) -> None:
-        while self._thread.is_alive():
-            try:
-                self._queue.put(None, timeout=0.5)
-            except queue.Full:
-                continue
-            break
-        self._thread.join()
 
     def _raise(self) -> None:
         if self._error is not None:
@@ -160,14 +158,26 @@ class Writer:
 
     def _work(self) -> None:
         try:
-            while (item := self._queue.get()) is not None:
-                rows, features = item
+            for rows, features in self._batches():
                 for name in self._specs:
                     self._take(name, rows, features[name])
             for name in self._specs:
                 self._write(name, len(self._held[name]))
         except BaseException as error:  # noqa: BLE001 - handed to the thread that asks
             self._error = error
+
+    def _batches(self) -> Iterator[_Batch]:
+        """Yield what is put, until there is nothing left after the end."""
+        while True:
+            last = self._ended.is_set()
+            try:
+                batch = self._queue.get(block=not last, timeout=_PATIENCE)
+            except queue.Empty:
+                if last:
+                    return
+                continue
+            if batch is not None:
+                yield batch
 
     def _take(self, name: str, rows: list[RowId], features: NDArray[Any]) -> None:
         dtype = np.dtype(self._specs[name].dtype)

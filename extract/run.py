@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headstart.cache import Filling, LeftOut, Store
+from headstart.cache.spec import PER_LAYER
 from headstart.errors import DataError, InterruptedRunError
 from headstart.extract import plan as planning
 from headstart.extract._files import hash_file
+from headstart.extract.decode import DECODING, RESAMPLING
 from headstart.extract.pipeline import Decoder, Job, Outcome, Writer, run_jobs
 from headstart.extract.plan import ids
 
@@ -122,46 +124,53 @@ def fill_store(
     """
     started = time.perf_counter()
     speed = speed or Speed()
-    filling = Filling(Path(path), repair=repair)
-    filling.require(settings.spec(filling.spec))
-    share = planning.validation(filling, settings)
-    source = planning.read_source(
-        data, labels=labels, validation=share, workers=speed.threads, progress=progress
-    )
-    plan = planning.make_plan(source, filling, settings)
-    run = _Run(filling, plan, settings, speed=speed, on_error=on_error, progress=progress)
+    run: _Run | None = None
     try:
-        outcome = run.compute()
+        filling = Filling(Path(path), repair=repair)
+        _require(filling, settings)
+        share = planning.validation(filling, settings)
+        source = planning.read_source(
+            data, labels=labels, validation=share, workers=speed.threads, progress=progress
+        )
+        plan = planning.make_plan(source, filling, settings)
+        run = _Run(filling, plan, settings, speed=speed, on_error=on_error, progress=progress)
+        run.remembered |= {"data": planning.data_name(data), "validation": share}
+        run.compute()
+        summary = run.publish(started)
+        if repair:
+            filling.remove_damaged()
+        return Store.open(path), summary
     except KeyboardInterrupt as error:
+        kept = run.kept() if run is not None else "all that was computed before is kept"
         raise InterruptedRunError(
-            f"stopped: {run.kept()} of {len(plan.to_compute)} pictures are kept in {path}; "
-            "run the same command again to go on"
+            f"stopped: {kept} in {path}; run the same command again to go on"
         ) from error
-    unreadable = plan.unreadable | outcome.unreadable
-    rows, left_out = plan.rows(unreadable | outcome.vanished)
-    if not rows.path:
-        raise DataError(f"no picture of {data} can be used; first: {_first(left_out)}")
-    changed = filling.publish(
-        rows,
-        tuple(plan.cuts),
-        left_out=left_out,
-        unreadable={key: unreadable[key] for key in set(source.sha256) & unreadable.keys()},
-        settings=run.remembered | {"data": planning.data_name(data), "validation": share},
-        seconds=time.perf_counter() - started if outcome.computed else 0.0,
-    )
-    if repair:
-        filling.remove_damaged()
-    distinct = len(set(rows.ids()))
-    return Store.open(path), Summary(
-        rows=len(rows.path),
-        computed=len(outcome.computed),
-        reused=distinct - len(outcome.computed),
-        duplicates=len(rows.path) - distinct,
-        left_out=tuple(left_out),
-        source=source,
-        seconds=time.perf_counter() - started,
-        changed=changed,
-    )
+
+
+def _require(filling: Filling, settings: Settings) -> None:
+    """Refuse another spec as early as it is known, naming each field that differs."""
+    if filling.spec is None:
+        return
+    asked = _asked(filling, settings)
+    if filling.spec.differences(asked, ignore=PER_LAYER) and not _same_weights(filling, settings):
+        asked = dataclasses.replace(asked, weights=str(settings.weights))
+    filling.require(asked)
+
+
+def _asked(filling: Filling, settings: Settings) -> Spec:
+    """Return the spec asked for; the rules of decoding are this version's, never the store's."""
+    spec = settings.spec(filling.spec)
+    return dataclasses.replace(spec, decoding=DECODING, resampling=RESAMPLING)
+
+
+def _same_weights(filling: Filling, settings: Settings) -> bool:
+    """Tell, without Keras, whether the weights asked for are the store's."""
+    asked, stored = settings.weights, filling.settings
+    if asked is None or (asked == stored.get("weights") and not Path(asked).exists()):
+        return True
+    if not Path(asked).is_file():
+        return False
+    return hash_file(Path(asked), "sha256") == stored.get("weights_sha256")
 
 
 class _Run:
@@ -187,26 +196,54 @@ class _Run:
             "max_pixels": planning.max_pixels(filling, settings),
         }
 
-    def compute(self) -> Outcome:
+    def compute(self) -> None:
         """Compute what is missing; load nothing if nothing is and the weights are known."""
-        if self._total or not self._same_weights():
+        if self._total or not _same_weights(self._filling, self._settings):
             for pool in dict.fromkeys(pool for _, pool in self._plan.cuts.values()):
                 self._one_pass(pool)
-        return self.outcome
 
-    def kept(self) -> int:
-        """Return how many of the pictures to compute have their rows in every layer."""
+    def publish(self, started: float) -> Summary:
+        """Swap in the catalog, and say what was done since `started` (a `perf_counter`)."""
+        plan, outcome = self._plan, self.outcome
+        unreadable = plan.unreadable | outcome.unreadable
+        rows, left_out = plan.rows(unreadable | outcome.vanished)
+        if not rows.path:
+            data = self.remembered["data"] or "the dataset"
+            raise DataError(f"no picture of {data} can be used; first: {_first(left_out)}")
+        known = set(plan.source.sha256) & unreadable.keys()
+        changed = self._filling.publish(
+            rows,
+            tuple(plan.cuts),
+            left_out=left_out,
+            unreadable={key: unreadable[key] for key in known},
+            settings=self.remembered,
+            seconds=time.perf_counter() - started if outcome.computed else 0.0,
+        )
+        distinct = len(set(rows.ids()))
+        return Summary(
+            rows=len(rows.path),
+            computed=len(outcome.computed),
+            reused=distinct - len(outcome.computed),
+            duplicates=len(rows.path) - distinct,
+            left_out=tuple(left_out),
+            source=plan.source,
+            seconds=time.perf_counter() - started,
+            changed=changed,
+        )
+
+    def kept(self) -> str:
+        """Say how many of the pictures to compute have their rows in every layer."""
         plan = self._plan
         lacking = {
             row for name in plan.cuts for row in self._filling.missing(name, plan.to_compute)
         }
-        return self._total - len(lacking)
+        return f"{self._total - len(lacking)} of {self._total} pictures are kept"
 
     def _one_pass(self, pool: str) -> None:
         """Compute the layers of one pooling; a store with two kinds takes two passes."""
         cuts = {name: layer for name, (layer, kind) in self._plan.cuts.items() if kind == pool}
         jobs = self._jobs(cuts)
-        spec = self._settings.spec(self._filling.spec)
+        spec = _asked(self._filling, self._settings)
         decoder = Decoder(
             jobs,
             size=spec.size,
@@ -263,15 +300,6 @@ class _Run:
             engine=spec.engine,
             precision=spec.precision,
             batch_size=self._speed.batch_size,
-        )
-
-    def _same_weights(self) -> bool:
-        """Tell, without Keras, whether the weights asked for are the store's."""
-        asked, stored = self._settings.weights, self._filling.settings
-        if asked is None or (asked == stored.get("weights") and not Path(asked).exists()):
-            return True
-        return Path(asked).is_file() and hash_file(Path(asked), "sha256") == stored.get(
-            "weights_sha256"
         )
 
     def _tell(self, count: int) -> None:

@@ -47,9 +47,22 @@ def verify_and_repair(
     found = verify(store, progress)
     if found.sound or not repair:
         return found
-    if data is None:
-        data = Filling(Path(store), repair=True).settings.get("data")
+    if Path(store).is_file():
+        raise StoreError(f"{store} is a packed file, with nothing to mend it from: pack again")
+    filling = Filling(Path(store), repair=True)
+    data = data or filling.settings.get("data")
     if not data:
         raise StoreError(f"{store} does not know where its pictures are; give --data DATA")
-    fill_store(data, store, Settings(), repair=True, progress=progress)
+    for settings in _all_layers(filling):
+        fill_store(data, store, settings, repair=True, progress=progress)
     return verify(store, progress)
+
+
+def _all_layers(filling: Filling) -> list[Settings]:
+    """Return settings under which no layer is lost, the catalog's or, without it, the shards'."""
+    if filling.before is not None or not filling.specs:
+        return [Settings()]
+    pools: dict[str, list[str]] = {}
+    for spec in filling.specs:
+        pools.setdefault(spec.pool, []).append(spec.layer)
+    return [Settings(layers=tuple(layers), pool=pool) for pool, layers in pools.items()]
