@@ -82,6 +82,8 @@ class Catalog:
     left_out: tuple[LeftOut, ...]
     #: SHA-256 (hex) of files that cannot be decoded, and why: they need not be tried again.
     unreadable: dict[str, str]
+    #: Further columns of a manifest, as text: (N,) each.
+    columns: dict[str, list[str]]
     settings: dict[str, Any]
     extract_seconds: float
     created: str
@@ -163,6 +165,7 @@ def write_rows(file: h5py.File, catalog: Catalog) -> None:
         },
         "left_out": catalog.left_out,
         "unreadable": catalog.unreadable,
+        "columns": catalog.columns,
         "settings": catalog.settings,
         "extract_seconds": catalog.extract_seconds,
     }
@@ -257,6 +260,7 @@ def _parse(file: h5py.File, path: Path, digest: str) -> Catalog:
         layers={},
         left_out=tuple(LeftOut(*map(str, row)) for row in private["left_out"]),
         unreadable=dict(private["unreadable"]),
+        columns={str(name): list(map(str, held)) for name, held in private["columns"].items()},
         settings=dict(private["settings"]),
         extract_seconds=float(private["extract_seconds"]),
         created=str(file.attrs["created"]),
@@ -278,6 +282,8 @@ def _parse(file: h5py.File, path: Path, digest: str) -> Catalog:
 def _check_rows(catalog: Catalog, path: Path) -> None:
     if not len(catalog.path) == len(catalog.split) == len(catalog.label):
         raise CorruptStoreError(f"{path}: /path, /split and /label differ in length")
+    if any(len(held) != len(catalog) for held in catalog.columns.values()):
+        raise CorruptStoreError(f"{path}: a column of the manifest has another length")
     if not set(catalog.split) <= set(SPLITS):
         raise CorruptStoreError(f"{path}: unknown split {sorted(set(catalog.split) - set(SPLITS))}")
     if len(catalog) and not -1 <= catalog.label.min() <= catalog.label.max() < len(catalog.classes):

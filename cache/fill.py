@@ -60,6 +60,8 @@ class Rows:
     label: list[int]
     image_sha256: list[bytes]
     view: list[int]
+    #: Further columns of a manifest, as text.
+    columns: dict[str, list[str]] = field(default_factory=dict)
 
     def ids(self) -> list[RowId]:
         """Return the identity of each row."""
@@ -234,6 +236,7 @@ class Filling:
             layers={},
             left_out=catalog.sort_left_out(left_out),
             unreadable=dict(unreadable),
+            columns=rows.columns,
             settings=dict(settings),
             extract_seconds=seconds + self.earlier_seconds,
             created=catalog.now(),
@@ -341,7 +344,7 @@ def _words(content: Catalog) -> str:
     rows = [content.path, content.split, content.label.tolist(), content.view.tolist()]
     hashes = content.image_sha256.tolist()
     words = [content.classes, rows, repr(hashes), layers, content.left_out, content.unreadable]
-    return json.dumps([*words, content.settings], sort_keys=True)
+    return json.dumps([*words, content.columns, content.settings], sort_keys=True)
 
 
 def _ledger_is(folder: Path, content: Catalog) -> bool:

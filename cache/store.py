@@ -166,6 +166,22 @@ class Store:
         """Return the view of each row, ``(n,)``; 0 is the picture itself."""
         return self._catalog.view[self.rows(split)]
 
+    def column(self, name: str) -> NDArray[np.str_]:
+        """Return a further column of the manifest, ``(N,)``, as text.
+
+        Raises
+        ------
+        StoreError
+            If the manifest had no such column.
+        """
+        columns = self._catalog.columns
+        if name not in columns:
+            raise StoreError(
+                f"{self.path} has no column {name!r}; the manifest brought "
+                f"{', '.join(columns) or 'none but path, label and split'}"
+            )
+        return np.array(columns[name], dtype=np.str_)
+
     def features(
         self,
         layer: str | None = None,

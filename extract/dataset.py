@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import hashlib
 import os
 import stat
@@ -50,12 +51,15 @@ class Picture:
         Index into the dataset's classes; -1 where unknown.
     split
         "train", "validation", "test" or "".
+    columns
+        What a manifest says beside, in the order of the dataset's `columns`.
     """
 
     path: str
     file: Path
     label: int
     split: str
+    columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,7 @@ class Dataset:
     """The pictures found, sorted by path; their classes, sorted by name; and what was not used.
 
     ``other_files`` counts the visible files that are no pictures by their names. ``root`` is None
-    for a list of paths.
+    for a list of paths. ``columns`` names the further columns of a manifest.
     """
 
     root: Path | None
@@ -79,6 +83,7 @@ class Dataset:
     classes: tuple[str, ...]
     left_out: tuple[LeftOut, ...]
     other_files: int
+    columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +103,7 @@ class _Entry:
     file: Path
     label: str
     split: str
+    columns: tuple[str, ...] = ()
 
 
 def list_dataset(
@@ -301,29 +307,36 @@ def _list_manifest(manifest: Path) -> Dataset:
     if read is None:
         raise DataError(f"{manifest} is no dataset: expected a folder, a .csv or a .parquet file")
     try:
-        rows = list(read(manifest))
+        columns, rows = read(manifest)
     except OSError as error:
         raise DataNotFoundError(f"cannot read {manifest}: {error}") from error
-    return _list_rows(manifest.parent, rows, str(manifest))
+    listed = _list_rows(manifest.parent, rows, str(manifest))
+    return dataclasses.replace(listed, columns=columns)
 
 
-def _read_csv(manifest: Path) -> Iterator[_Entry]:
+def _read_csv(manifest: Path) -> tuple[tuple[str, ...], list[_Entry]]:
     try:
         with manifest.open(encoding="utf-8-sig", newline="") as lines:
             table = csv.reader(lines, strict=True)
             columns = [name.strip() for name in next(table, [])]
-            places = _column_places(columns, manifest)
-            for row in table:
-                if row:
-                    values = [row[i] if 0 <= i < len(row) else "" for i in places]
-                    yield _row(manifest, f"line {table.line_num}", values)
+            places, further = _column_places(columns, manifest)
+            rows = [
+                _row(
+                    manifest,
+                    f"line {table.line_num}",
+                    [row[i] if 0 <= i < len(row) else "" for i in places],
+                )
+                for row in table
+                if row
+            ]
+            return further, rows
     except UnicodeDecodeError as error:
         raise DataError(f"{manifest} is not UTF-8 text: {error.reason}") from error
     except csv.Error as error:
         raise DataError(f"{manifest} is not a well-formed CSV file: {error}") from error
 
 
-def _read_parquet(manifest: Path) -> Iterator[_Entry]:
+def _read_parquet(manifest: Path) -> tuple[tuple[str, ...], list[_Entry]]:
     try:
         import pyarrow as pa
         from pyarrow import parquet
@@ -334,13 +347,15 @@ def _read_parquet(manifest: Path) -> Iterator[_Entry]:
     try:
         table = parquet.ParquetFile(manifest)
         names = list(table.schema_arrow.names)
-        places = _column_places(names, manifest)
+        places, further = _column_places(names, manifest)
         wanted = table.read(columns=[names[i] for i in places if i >= 0])
     except pa.ArrowException as error:
         raise DataError(f"{manifest} is not a readable Parquet file: {error}") from error
     columns = [wanted[names[i]].to_pylist() if i >= 0 else [""] * len(wanted) for i in places]
-    for number, values in enumerate(zip(*columns, strict=True)):
-        yield _row(manifest, f"row {number}", [_text(value) for value in values])
+    return further, [
+        _row(manifest, f"row {number}", [_text(value) for value in values])
+        for number, values in enumerate(zip(*columns, strict=True))
+    ]
 
 
 def _text(value: object) -> str:
@@ -349,18 +364,21 @@ def _text(value: object) -> str:
     return "" if missing else str(value)
 
 
-def _column_places(columns: list[str], manifest: Path) -> list[int]:
-    """Return where path, label and split are among the columns; -1 where there is no split."""
+def _column_places(columns: list[str], manifest: Path) -> tuple[list[int], tuple[str, ...]]:
+    """Return where path, label, split (-1: there is none) and the others are, and the others."""
     if "path" not in columns or "label" not in columns:
         raise DataError(
             f"{manifest} has the columns {', '.join(columns) or '(none)'}; "
             "expected path, label and optionally split"
         )
-    return [columns.index(name) if name in columns else -1 for name in ("path", "label", "split")]
+    known = ("path", "label", "split")
+    further = tuple(dict.fromkeys(name for name in columns if name and name not in known))
+    places = [columns.index(name) if name in columns else -1 for name in (*known, *further)]
+    return places, further
 
 
 def _row(manifest: Path, place: str, values: Sequence[str]) -> _Entry:
-    path, label, split = values
+    path, label, split, *further = values
     if not path or "\0" in path:
         raise DataError(f"{manifest}, {place}: expected a path, found {path!r}")
     split = split.strip().lower()
@@ -371,7 +389,8 @@ def _row(manifest: Path, place: str, values: Sequence[str]) -> _Entry:
         )
     file = manifest.parent / path
     name = file.relative_to(manifest.parent) if file.is_relative_to(manifest.parent) else file
-    return _Entry(name.as_posix(), file, label.strip(), _SPLITS.get(split, ""))
+    chosen = _SPLITS.get(split, "")
+    return _Entry(name.as_posix(), file, label.strip(), chosen, tuple(further))
 
 
 def _list_paths(
@@ -435,7 +454,7 @@ def _dataset(
             "expected two or more to tell apart"
         )
     number = {name: index for index, name in enumerate(classes)} | {"": -1}
-    pictures = tuple(Picture(e.path, e.file, number[e.label], e.split) for e in entries)
+    pictures = tuple(Picture(e.path, e.file, number[e.label], e.split, e.columns) for e in entries)
     ledger = tuple(sorted(left_out, key=lambda item: item.path))
     return Dataset(root, pictures, tuple(classes), ledger, other_files)
 

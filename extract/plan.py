@@ -152,9 +152,11 @@ class Plan:
 
     def rows(self, unreadable: Mapping[str, str]) -> tuple[Rows, list[LeftOut]]:
         """Return the rows of all readable pictures, and the ledger."""
-        rows = Rows(self.source.dataset.classes, [], [], [], [], [])
+        dataset = self.source.dataset
+        columns: dict[str, list[str]] = {name: [] for name in dataset.columns}
+        rows = Rows(dataset.classes, [], [], [], [], [], columns)
         left_out = list(self.source.left_out)
-        for picture, digest in zip(self.source.dataset.pictures, self.source.sha256, strict=True):
+        for picture, digest in zip(dataset.pictures, self.source.sha256, strict=True):
             if digest in unreadable:
                 left_out.append(LeftOut(picture.path, unreadable[digest]))
                 continue
@@ -163,6 +165,8 @@ class Plan:
             rows.label.append(picture.label)
             rows.image_sha256.append(digest.encode())
             rows.view.append(0)
+            for name, value in zip(dataset.columns, picture.columns, strict=True):
+                columns[name].append(value)
         return rows, left_out
 
 

@@ -306,6 +306,24 @@ def test_public_function(pets: Path, tmp_path: Path) -> None:
     assert told[-1] == ("extracting", 20, 20)
 
 
+def test_columns_of_a_manifest_stay_with_their_rows(pets: Path, tmp_path: Path) -> None:
+    """What a manifest says beside is kept row by row, and follows it when it changes."""
+    manifest = tmp_path / "pets.csv"
+    lines = [
+        f"{path.relative_to(tmp_path)},{path.parent.name},{path.stem}"
+        for path in pets.rglob("*.png")
+    ]
+    manifest.write_text("\n".join(["path,label,animal", *reversed(lines), ""]))
+    run(manifest, tmp_path / "store")
+    store = Store.open(tmp_path / "store")
+    assert store.column("animal").tolist() == [Path(path).stem for path in store.paths()]
+    manifest.write_text(manifest.read_text().replace(",0003\n", ",0004\n"))
+    assert run(manifest, tmp_path / "store").computed == 0
+    assert "0003" not in Store.open(tmp_path / "store").column("animal")
+    with pytest.raises(StoreError, match="no column 'owner'; the manifest brought animal"):
+        store.column("owner")
+
+
 def test_output_is_a_file(pets: Path, tmp_path: Path) -> None:
     """``-o`` pointing at a file is refused before anything is read."""
     (tmp_path / "f").write_text("x")
