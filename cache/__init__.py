@@ -1,7 +1,7 @@
 """The feature store: spec, shards, catalog, verification. Knows HDF5 and numpy, not Keras."""
 
 from headstart.cache.catalog import LeftOut
-from headstart.cache.fill import Filling, RowId, Rows
+from headstart.cache.fill import Filling, RowId, Rows, tidy
 from headstart.cache.pack import pack
 from headstart.cache.spec import Spec
 from headstart.cache.store import Store
@@ -16,5 +16,6 @@ __all__ = [
     "Store",
     "Verification",
     "pack",
+    "tidy",
     "verify",
 ]

@@ -99,8 +99,7 @@ class Filling:
 
     def _prepare(self) -> None:
         self.shards.mkdir(parents=True, exist_ok=True)
-        for place in (self.folder, self.shards, self.folder / "derived"):
-            _files.remove_stale_temporaries(place)
+        tidy(self.folder)
 
     def _remember(self, index: LayerIndex) -> None:
         known = self._known.setdefault(index.spec.name, _Known(index.spec))
@@ -299,6 +298,12 @@ class Filling:
             path.unlink(missing_ok=True)
         self.damaged = []
         return gone
+
+
+def tidy(folder: Path) -> None:
+    """Remove what dead runs have left behind in a store."""
+    for place in (folder, folder / catalog.SHARDS, folder / "derived"):
+        _files.remove_stale_temporaries(place)
 
 
 def _read_catalog(folder: Path, *, damaged_is_none: bool) -> Catalog | None:

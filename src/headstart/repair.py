@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headstart.cache import Filling, verify
+from headstart.cache import Filling, tidy, verify
 from headstart.errors import StoreError
 from headstart.extract import Settings, fill_store
 
@@ -45,6 +45,8 @@ def verify_and_repair(
         If the pictures are needed and it is not known where they are.
     """
     found = verify(store, progress)
+    if repair:
+        tidy(Path(store))
     if found.sound or not repair:
         return found
     if Path(store).is_file():

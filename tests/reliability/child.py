@@ -1,0 +1,163 @@
+"""A server that forks a fresh Headstart process for every request, in milliseconds.
+
+Run as a program. A request comes over a socket with the writing end of a pipe; the new
+process tells through that pipe its number, what it does, and how it ended. It runs and ends
+as any Python process does: its own signal handlers, atexit functions, HDF5's included.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import fakes
+from headstart import cli, repair  # noqa: F401 - loaded before the fork
+from headstart.extract import base as base_module
+from headstart.extract import pipeline, run
+from headstart.extract import weights as weights_module
+from reliability import faults
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+
+class Teller:
+    """Writes lines of JSON to whoever asked for this process."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def __call__(self, what: str, value: Any = None) -> None:
+        """Tell one thing."""
+        os.write(self._descriptor, json.dumps([what, value]).encode() + b"\n")
+
+
+class LoggedBase(fakes.FakeBase):
+    """The fake base, which notes what it computes and takes its time."""
+
+    seconds = 0.0
+    log = ""
+    refuses: tuple[int, str] | None = None
+
+    def __init__(self, weights: weights_module.WeightsFile, **options: Any) -> None:
+        super().__init__(weights, **options)
+        self.tell: Any = tell
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """Note the pictures, then compute."""
+        self.tell("base", self.calls)
+        features = super().__call__(pixels)
+        time.sleep(self.seconds)
+        if self.log:
+            lines = "".join(f"{hashlib.sha256(one.tobytes()).hexdigest()}\n" for one in pixels)
+            descriptor = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            os.write(descriptor, lines.encode())
+            os.close(descriptor)
+        return features
+
+
+class BigBase:
+    """A base whose maps have mixed7's size and share of zeros, made in no time."""
+
+    engine, precision, digest = "keras", "float32", hashlib.sha256(b"big").hexdigest()
+
+    def __init__(self, _: object, *, layers: Sequence[str], batch_size: int, **__: Any) -> None:
+        self.layers, self.batch_size = tuple(layers), batch_size
+        self.shapes = dict.fromkeys(layers, (7, 7, 768))
+        draw = np.random.default_rng(0)
+        pattern = np.maximum(draw.normal(-1.1, 1.0, (batch_size, 7, 7, 768)), 0)
+        self._pattern = pattern.astype(np.float32)
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
+        """Return the pattern, scaled by the pictures' brightness."""
+        scale = 1 + pixels.mean(axis=(1, 2, 3), dtype=np.float32)[:, None, None, None] / 255
+        return dict.fromkeys(self.layers, self._pattern[: len(pixels)] * scale)
+
+
+def tell(_: str, __: Any = None) -> None:
+    """Say nothing; replaced in a process that someone asked for."""
+
+
+def serve() -> tuple[dict[str, Any], Teller]:
+    """Answer requests for ever; return in each new process."""
+    channel = socket.socket(fileno=0)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        data, descriptors, _, _ = socket.recv_fds(channel, 1 << 16, 1)
+        if not data:
+            os._exit(0)
+        teller = Teller(descriptors[0])
+        if os.fork() == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            pid = os.fork()
+            if pid == 0:
+                return json.loads(data), teller
+            teller("pid", pid)
+            _, status = os.waitpid(pid, 0)
+            teller("end", os.waitstatus_to_exitcode(status))
+            os._exit(0)
+        os.close(descriptors[0])
+
+
+def begin(request: dict[str, Any], teller: Teller) -> int:
+    """Become the process asked for; return its exit code."""
+    for number, name, flags in (
+        (0, os.devnull, os.O_RDONLY),
+        (1, request["out"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
+        (2, request["err"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
+    ):
+        descriptor = os.open(name, flags)
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    globals()["tell"] = teller
+    base_module.load_base = BigBase if request.get("big") else LoggedBase  # type: ignore[assignment]
+    weights_module.find_weights = fakes.fake_find_weights
+    fill_store = run.fill_store
+
+    def told(*args: Any, **options: Any) -> Any:
+        teller("filling")
+        return fill_store(*args, **options)
+
+    for module in ("headstart.extract", "headstart.repair"):
+        vars(sys.modules[module])["fill_store"] = told
+    LoggedBase.seconds, LoggedBase.log = request.get("delay", 0.0), request.get("log", "")
+    if "shard_rows" in request:
+        pipeline._SHARD_ROWS = (request["shard_rows"],) * 2
+    if request.get("no_locks"):
+        import fcntl
+
+        fcntl.flock = fcntl.lockf = lambda *_: None
+    fault = None
+    if "fault" in request:
+        fault = faults.Fault(struck=lambda name: teller("struck", name), **request["fault"])
+        fault.install()
+    if "file_size_limit" in request:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_size_limit"],) * 2)
+    if "start" in request:
+        time.sleep(max(0.0, request["start"] - time.time()))
+    teller("begin", time.time())
+    if "call" in request:
+        from reliability import tasks
+
+        code = int(getattr(tasks, request["call"])(teller, **request["arguments"]))
+    else:
+        code = cli.main(request["argv"])
+    teller("done", time.time())
+    teller("operations", fault.count if fault else 0)
+    teller("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(begin(*serve()))
