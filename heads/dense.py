@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -11,30 +12,45 @@ from headstart.heads.folds import fewest_groups, grouped_folds
 from headstart.heads.rowspace import RowSpace
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import ArrayLike, NDArray
 
     from headstart.heads.base import ClassWeight, Training
     from headstart.heads.folds import Int
 
+    Single = NDArray[np.float32]
+
+#: What suits each form: the first layer of the plain one has forty times as many weights.
+_ROWSPACE_RATE, _ROWSPACE_BATCH = 1e-3, 128
+_PLAIN_RATE, _PLAIN_BATCH = 1e-4, 32
+
 
 class DenseHead(Head):
-    """Flatten, Dense relu, Dropout, softmax (for two classes: sigmoid), in Keras.
+    """Flatten, Dense relu, Dropout, softmax (for two classes: sigmoid), trained by Keras.
 
-    Trained on row-space coordinates unless `plain`. A dense layer on the features is a linear
-    function first, and on the training rows every linear function of the features is one of the
-    coordinates, so both forms can represent the same functions of the training rows; they
-    differ in where training starts.
+    Trained on row-space coordinates unless `plain`. The first layer is a linear function of the
+    features, and on the training rows every linear function of the features is one of the
+    coordinates, so both forms hold the same functions; they differ in where training starts,
+    and the plain one has forty times as many weights to move. Weights map back to features by
+    ``RowSpace.back``.
+
+    Of several units, dropouts, learning rates or starts, all combinations are trained side by
+    side as one program, and the one with the lowest loss on held-out training rows is kept.
 
     Parameters
     ----------
-    units : int
-    dropout : float
-    learning_rate : float
-        Of Adam.
-    batch_size : int
+    units : int or sequence of int
+    dropout : float or sequence of float
+    learning_rate : float or sequence of float, optional
+        Of Adam; 0.001, or 0.0001 if `plain`.
+    starts : int
+        Random starts of each combination.
+    batch_size : int, optional
+        128, or 32 if `plain`.
     epochs : int
-        At most; training stops early when the loss on held-out training rows has not improved
-        for `patience` epochs, and the best weights are kept.
+        At most; training ends when the loss on held-out training rows has not fallen for
+        `patience` epochs, and the best weights are kept.
     patience : int
     validation : float
         Share of the training rows that is held out for this.
@@ -42,16 +58,27 @@ class DenseHead(Head):
     plain : bool
         Train on the features themselves.
     random_state : int
+
+    Attributes
+    ----------
+    weights_ : tuple of ndarray
+        Of shapes ``(d or rank, units)``, ``(units,)``, ``(units, k)`` and ``(k,)``.
+    space_ : RowSpace or None
+    loss_ : float
+        Log loss on the held-out training rows.
+    losses_ : list of (dict, float)
+        Every combination that was trained, and its loss.
     """
 
     def __init__(
         self,
         *,
-        units: int = 1024,
-        dropout: float = 0.2,
-        learning_rate: float = 1e-3,
-        batch_size: int = 32,
-        epochs: int = 40,
+        units: int | Sequence[int] = 1024,
+        dropout: float | Sequence[float] = 0.2,
+        learning_rate: float | Sequence[float] | None = None,
+        starts: int = 1,
+        batch_size: int | None = None,
+        epochs: int = 60,
         patience: int = 5,
         validation: float = 0.1,
         class_weight: ClassWeight = None,
@@ -61,6 +88,7 @@ class DenseHead(Head):
         self.units = units
         self.dropout = dropout
         self.learning_rate = learning_rate
+        self.starts = starts
         self.batch_size = batch_size
         self.epochs = epochs
         self.patience = patience
@@ -76,64 +104,66 @@ class DenseHead(Head):
         sample_weight: ArrayLike | None = None,
         groups: ArrayLike | None = None,
     ) -> Self:
-        """Train on rows ``(n, d)``."""
-        import keras
+        """Train on rows ``(n, d)``; a part of them decides when to stop."""
+        from headstart.heads.stack import Examples, Network, Schedule, train
 
-        rows = self._training(X, y, sample_weight, groups)
-        self.space_ = None if self.plain else RowSpace().fit(rows.X)
+        rows = self._training(X, y, sample_weight, groups, np.float32)
+        self.space_ = None if self.plain else RowSpace(normalize=False).fit(rows.X)
         Z = rows.X if self.space_ is None else self.space_.coordinates_
-        self.unit_ = float(np.sqrt(np.mean(Z * Z))) or 1.0
-        Z = (Z / self.unit_).astype(np.float32)
-        keras.utils.set_random_seed(self.random_state)
-        model = self._model(keras, Z.shape[1], len(self.classes_))
-        train, held = self._held_out(rows)
-        target = rows.codes.astype(np.int32)
-        history = model.fit(
-            Z[train],
-            target[train],
-            sample_weight=rows.weight[train].astype(np.float32),
-            validation_data=(Z[held], target[held], rows.weight[held].astype(np.float32)),
-            batch_size=self.batch_size,
-            epochs=self.epochs,
-            callbacks=[
-                keras.callbacks.EarlyStopping(patience=self.patience, restore_best_weights=True)
-            ],
-            verbose=0,
+        self.unit_ = float(np.sqrt(np.mean(np.square(Z, dtype=np.float32)))) or 1.0
+        networks = [Network(*settings) for settings in self._grid()]
+        batch = self.batch_size or (_PLAIN_BATCH if self.plain else _ROWSPACE_BATCH)
+        examples = Examples(
+            (Z / self.unit_).astype(np.float32, copy=False),
+            rows.codes,
+            (rows.weight / rows.weight.mean()).astype(np.float32),
+            *self._held_out(rows),
         )
-        self.n_iter_ = len(history.history["loss"])
-        self.weights_ = model.get_weights()
-        self.chosen_ = {"epochs": int(np.argmin(history.history["val_loss"])) + 1}
+        trained = train(examples, networks, Schedule(batch, self.epochs, self.patience))
+        chosen = int(np.argmin([result.loss for result in trained]))
+        settings = [
+            {**vars(network), "epochs": r.epoch}
+            for network, r in zip(networks, trained, strict=True)
+        ]
+        self.losses_ = [(each, r.loss) for each, r in zip(settings, trained, strict=True)]
+        self.weights_, self.loss_ = trained[chosen].weights, trained[chosen].loss
+        varied = {"epochs", *self._varied()}
+        self.chosen_ = {name: v for name, v in settings[chosen].items() if name in varied}
         return self
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return class probabilities ``(m, classes)``."""
-        rows = self._rows(X)
-        Z = rows if self.space_ is None else self.space_.transform(rows)
+        rows = self._rows(X, np.float32)
+        Z = rows if self.space_ is None else self.space_.transform(rows).astype(np.float32)
         inner, bias, outer, last = self.weights_
-        scores = np.maximum((Z / self.unit_) @ inner + bias, 0) @ outer + last
+        scores = np.maximum((Z / np.float32(self.unit_)) @ inner + bias, 0) @ outer + last
         if len(self.classes_) == 2:
             scores = np.column_stack([np.zeros(len(Z)), scores])
-        return softmax(scores)
+        return softmax(scores.astype(np.float64))
 
-    def _model(self, keras: Any, width: int, n_classes: int) -> Any:
-        two = n_classes == 2
-        model = keras.Sequential(
-            [
-                keras.Input((width,)),
-                keras.layers.Dense(self.units, activation="relu"),
-                keras.layers.Dropout(self.dropout),
-                keras.layers.Dense(
-                    1 if two else n_classes, activation="sigmoid" if two else "softmax"
-                ),
-            ]
-        )
-        loss = "binary_crossentropy" if two else "sparse_categorical_crossentropy"
-        model.compile(keras.optimizers.Adam(self.learning_rate), loss)
-        return model
+    def _grid(self) -> list[tuple[Any, ...]]:
+        """Return units, dropout, learning rate and seed of every network to train."""
+        rate = self.learning_rate or (_PLAIN_RATE if self.plain else _ROWSPACE_RATE)
+        seeds = range(self.random_state, self.random_state + self.starts)
+        units = map(int, np.atleast_1d(self.units))
+        dropout, rates = np.atleast_1d(self.dropout), np.atleast_1d(rate)
+        return list(product(units, map(float, dropout), map(float, rates), seeds))
+
+    def _varied(self) -> set[str]:
+        """Return the names of the settings of which there are several."""
+        several = {
+            name
+            for name in ("units", "dropout", "learning_rate")
+            if np.size(getattr(self, name)) > 1
+        }
+        return several | ({"seed"} if self.starts > 1 else set())
 
     def _held_out(self, rows: Training) -> tuple[Int, Int]:
-        """Return training and held-out rows: one of as many folds as the share asks for."""
-        wanted = round(1 / self.validation)
+        """Return training and held-out rows: one of as many folds as the share asks for.
+
+        If a class has only one row, all rows are both.
+        """
+        wanted = max(2, round(1 / self.validation))
         n_splits = min(wanted, fewest_groups(rows.codes, rows.groups)[0])
         if n_splits < 2:
             everything = np.arange(len(rows.codes))

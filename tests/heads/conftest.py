@@ -32,8 +32,8 @@ def _draw(
     return np.maximum(means[label] + noise - 0.6, 0).astype(np.float16), label
 
 
-@pytest.fixture
-def draw() -> Callable[..., Any]:
+@pytest.fixture(scope="session", name="draw")
+def _draw_fixture() -> Callable[..., Any]:
     """Return a function that draws features and labels."""
     return _draw
 

@@ -48,7 +48,7 @@ def exceptions(estimator: Any) -> dict[str, str]:
     return {}
 
 
-@parametrize_with_checks(ESTIMATORS, expected_failed_checks=exceptions)
+@parametrize_with_checks(ESTIMATORS, expected_failed_checks=exceptions)  # type: ignore[untyped-decorator]
 def test_scikit_learn_checks(estimator: Any, check: Any) -> None:
     """The estimator does what scikit-learn expects of one."""
     check(estimator)

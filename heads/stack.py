@@ -1,0 +1,220 @@
+"""Many networks of one hidden layer, trained side by side as one Keras program.
+
+Their first layers stand side by side in one matrix, so that one product serves all of them; the
+rows stay on the device, where a batch is a few row numbers. Written against Keras 3 alone, for
+each of its backends. This module imports Keras: import it inside the function that trains.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+from keras import ops
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    Single = NDArray[np.float32]
+    Int = NDArray[np.int64]
+    Weights = tuple[Single, Single, Single, Single]
+
+
+@dataclass(frozen=True)
+class Network:
+    """Settings of one network."""
+
+    units: int
+    dropout: float
+    learning_rate: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How all of them are trained."""
+
+    batch_size: int
+    epochs: int
+    patience: int
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One trained network.
+
+    Attributes
+    ----------
+    weights : tuple of ndarray
+        Of shapes ``(d, units)``, ``(units,)``, ``(units, k)`` and ``(k,)``.
+    loss : float
+        Log loss on the held-out rows, at the best epoch.
+    epoch : int
+        The best epoch, from 1.
+    """
+
+    weights: Weights
+    loss: float
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Rows ``(n, d)``, class numbers ``(n,)`` and weights ``(n,)``; which to train and hold out."""
+
+    X: Single
+    codes: Int
+    weight: Single
+    chosen: Int
+    held: Int
+
+
+def train(rows: Examples, networks: Sequence[Network], schedule: Schedule) -> list[Trained]:
+    """Train networks on the same rows, each until its loss on held-out rows stops falling.
+
+    Two classes share one sigmoid, more have a softmax.
+    """
+    codes, weight, held = rows.codes, rows.weight, rows.held
+    outputs = 1 if codes.max() == 1 else int(codes.max()) + 1
+    # Batches of one size, as a program is compiled once; rows that fill the last do not count.
+    steps = max(1, round(len(rows.chosen) / schedule.batch_size))
+    batch = -(-len(rows.chosen) // steps)
+    order = np.resize(rows.chosen, steps * batch)
+    counted = weight[order] * (np.arange(len(order)) < len(rows.chosen))
+    keras.utils.set_random_seed(networks[0].seed)
+    model = Stack(rows.X, networks, outputs)
+    model.compile(
+        optimizer=keras.optimizers.Adam(1.0, epsilon=1e-12),
+        loss=_sigmoid_loss if outputs == 1 else _softmax_loss,
+        jit_compile=_compiled(),
+        steps_per_execution=steps,
+    )
+    watch = Watch(held[:, None], codes[held], weight[held], schedule.patience)
+    model.fit(
+        order[:, None],
+        codes[order, None].astype(np.int32),
+        sample_weight=counted.astype(np.float32),
+        batch_size=batch,
+        epochs=schedule.epochs,
+        callbacks=[watch],
+        verbose=0,
+    )
+    return watch.best
+
+
+def _compiled() -> bool:
+    """Return whether to compile by XLA; TensorFlow's on CPU cores took three times as long."""
+    return keras.backend.backend() == "jax" or bool(keras.distribution.list_devices("gpu"))
+
+
+class Stack(keras.Model):  # type: ignore[misc]
+    """The networks: row numbers ``(b, 1)`` in, logits ``(b, networks, k)`` out.
+
+    Weights are kept divided by the learning rate of their network. Adam's steps do not depend on
+    the scale of a gradient, so that with a rate of 1 each network moves at its own.
+    """
+
+    def __init__(self, X: Single, networks: Sequence[Network], outputs: int) -> None:
+        super().__init__()
+        self.networks = list(networks)
+        self.width = max(network.units for network in networks)
+        self.rate = np.array([[n.learning_rate] for n in networks], dtype=np.float32)
+        parts = [_initial(X.shape[1], network, self.width, outputs) for network in networks]
+        scale = self.rate[:, None]
+        inner = np.stack([inner for inner, _ in parts]) / scale
+        outer = np.stack([outer for _, outer in parts]) / scale
+        self.X = self._variable("X", X, trainable=False)
+        self.inner = self._variable("inner", np.concatenate(list(inner), axis=1))
+        self.bias = self._variable("bias", np.zeros(inner.shape[::2], np.float32))
+        self.outer = self._variable("outer", outer)
+        self.last = self._variable("last", np.zeros(outer.shape[::2], np.float32))
+        real = np.arange(self.width) < np.array([[network.units] for network in networks])
+        keep = np.array([[1 - network.dropout] for network in networks])
+        self.keep = np.where(real, keep, 0).astype(np.float32)
+        self.noise = keras.random.SeedGenerator(networks[0].seed)
+
+    def _variable(self, name: str, value: Single, *, trainable: bool = True) -> Any:
+        variable = self.add_weight(shape=value.shape, name=name, trainable=trainable)
+        variable.assign(value)
+        return variable
+
+    def call(self, rows: Any, *, training: bool = False) -> Any:
+        """Return logits of the rows with these numbers."""
+        x = ops.take(self.X, rows[:, 0], axis=0)
+        hidden = ops.reshape(ops.matmul(x, self.inner), (-1, len(self.networks), self.width))
+        hidden = ops.relu((hidden + self.bias) * self.rate)
+        if training:  # all networks drop out by the same draw
+            drawn = keras.random.uniform((ops.shape(x)[0], 1, self.width), seed=self.noise)
+            hidden = ops.where(drawn < self.keep, hidden / np.maximum(self.keep, 1e-6), 0.0)
+        return (ops.einsum("bhu,huk->bhk", hidden, self.outer) + self.last) * self.rate
+
+    def separate(self) -> list[Weights]:
+        """Return the weights of each network."""
+        inner, bias, outer, last = (
+            ops.convert_to_numpy(variable) for variable in self.trainable_variables
+        )
+        result: list[Weights] = []
+        for h, network in enumerate(self.networks):
+            units, rate = slice(network.units), self.rate[h, 0]
+            mine = slice(h * self.width, h * self.width + network.units)
+            parts = (inner[:, mine], bias[h, units], outer[h, units], last[h])
+            result.append((parts[0] * rate, parts[1] * rate, parts[2] * rate, parts[3] * rate))
+        return result
+
+
+def _initial(d: int, network: Network, width: int, outputs: int) -> tuple[Single, Single]:
+    """Return Glorot's uniform start of both layers, zero beyond the network's units."""
+    rng = np.random.default_rng(network.seed)
+    inner = np.zeros((d, width), np.float32)
+    outer = np.zeros((width, outputs), np.float32)
+    for matrix, fan in ((inner[:, : network.units], d), (outer[: network.units], outputs)):
+        limit = np.sqrt(6 / (fan + network.units))
+        matrix[...] = rng.uniform(-limit, limit, matrix.shape)
+    return inner, outer
+
+
+def _softmax_loss(codes: Any, logits: Any) -> Any:
+    """Return the cross-entropy of each row, summed over networks ``(b,)``."""
+    target = ops.one_hot(codes[:, 0], logits.shape[-1])[:, None]
+    return ops.sum(ops.logsumexp(logits, axis=-1) - ops.sum(target * logits, axis=-1), axis=-1)
+
+
+def _sigmoid_loss(codes: Any, logits: Any) -> Any:
+    margin = logits[..., 0]
+    return ops.sum(ops.softplus(margin) - ops.cast(codes, margin.dtype) * margin, axis=-1)
+
+
+class Watch(keras.callbacks.Callback):  # type: ignore[misc]
+    """Keeps each network as it was when its loss on held-out rows was lowest."""
+
+    def __init__(self, rows: Int, codes: Int, weight: Single, patience: int) -> None:
+        super().__init__()
+        self.rows, self.codes, self.weight, self.patience = rows, codes, weight, patience
+        self.best: list[Trained] = []
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Measure every network; stop when none has become better for a while."""
+        del logs
+        loss = _losses(ops.convert_to_numpy(self.model(self.rows)), self.codes, self.weight)
+        now = self.model.separate()
+        kept = self.best or [Trained(weights, np.inf, 0) for weights in now]
+        self.best = [
+            Trained(new, float(value), epoch + 1) if value < old.loss else old
+            for new, value, old in zip(now, loss, kept, strict=True)
+        ]
+        if epoch + 1 - max(trained.epoch for trained in self.best) >= self.patience:
+            self.model.stop_training = True
+
+
+def _losses(logits: Single, codes: Int, weight: Single) -> NDArray[np.float64]:
+    """Return the weighted log loss of each network ``(networks,)``."""
+    scores = logits.astype(np.float64)
+    if scores.shape[2] == 1:
+        scores = np.concatenate([np.zeros_like(scores), scores], axis=2)
+    mine = np.take_along_axis(scores, codes[:, None, None], 2)[..., 0]
+    loss = np.logaddexp.reduce(scores, axis=2) - mine
+    return np.average(loss, axis=0, weights=weight)

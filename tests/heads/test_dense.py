@@ -1,0 +1,116 @@
+"""The dense head: a Keras network that scikit-learn can hold."""
+
+from __future__ import annotations
+
+import pickle
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.metrics import log_loss
+
+from headstart.errors import HeadError
+from headstart.heads import DenseHead, RowSpace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Draw = Callable[..., Any]
+
+pytestmark = [
+    pytest.mark.tensorflow,
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # Keras' own
+]
+
+
+@pytest.fixture(scope="module")
+def rows(draw: Draw) -> Any:
+    """Return 150 rows and labels to train on, 150 to measure on."""
+    features, label = draw(300)
+    X = features.reshape(300, -1).astype(np.float32)
+    return X[:150], label[:150], X[150:], label[150:]
+
+
+def test_it_learns_and_stops_early(rows: Any) -> None:
+    """It beats chance by far, before its epochs are over, and can be cloned and pickled."""
+    X, y, new, true = rows
+    head = clone(DenseHead(units=64, batch_size=32)).fit(X, y)
+    assert head.score(new, true) > 0.6
+    assert head.chosen_["epochs"] < 60
+    probability = pickle.loads(pickle.dumps(head)).predict_proba(new)
+    assert np.allclose(probability, head.predict_proba(new))
+    assert log_loss(true, probability) < np.log(3)
+
+
+def test_the_best_epoch_is_kept(rows: Any) -> None:
+    """The weights that are kept have the loss that was reported for them."""
+    X, y, _, _ = rows
+    head = DenseHead(units=32, batch_size=32, epochs=8).fit(X, y)
+    held = head._held_out(head._training(X, y, None, None, np.float32))[1]
+    assert log_loss(y[held], head.predict_proba(X[held])) == pytest.approx(head.loss_, rel=1e-4)
+
+
+def test_two_classes_and_labels_of_any_kind(rows: Any) -> None:
+    """Two classes have one sigmoid; labels may be words."""
+    X, y, new, _ = rows
+    words = np.array(["cat", "dog"])[(y > 0).astype(int)]
+    head = DenseHead(units=16, epochs=3).fit(X, words)
+    assert head.weights_[2].shape == (16, 1)
+    assert set(head.predict(new)) <= {"cat", "dog"}
+    assert np.allclose(head.predict_proba(new).sum(1), 1)
+
+
+def test_a_grid_is_one_program_and_the_best_is_kept(rows: Any) -> None:
+    """All combinations are trained; the lowest loss on held-out training rows wins."""
+    X, y, _, _ = rows
+    head = DenseHead(
+        units=[8, 32], learning_rate=[1e-6, 3e-3], starts=2, epochs=6, batch_size=32
+    ).fit(X, y)
+    assert len(head.losses_) == 8
+    assert head.loss_ == min(loss for _, loss in head.losses_)
+    assert head.chosen_["learning_rate"] == pytest.approx(3e-3)
+    assert set(head.chosen_) == {"units", "learning_rate", "seed", "epochs"}
+    slow = [loss for s, loss in head.losses_ if s["learning_rate"] < 1e-5]
+    fast = [loss for s, loss in head.losses_ if s["learning_rate"] > 1e-5]
+    assert max(fast) < min(slow)
+
+
+def test_a_network_of_a_grid_is_what_it_is_alone(rows: Any) -> None:
+    """Without dropout, a network learns the same beside others as alone."""
+    X, y, new, _ = rows
+    options: dict[str, Any] = {"dropout": 0.0, "epochs": 3, "units": 16, "batch_size": 32}
+    alone = DenseHead(learning_rate=1e-3, **options).fit(X, y)
+    beside = DenseHead(learning_rate=[1e-3, 1e-5], **options).fit(X, y)
+    assert beside.chosen_["learning_rate"] == 1e-3
+    assert np.allclose(alone.predict_proba(new), beside.predict_proba(new), atol=1e-4)
+
+
+def test_weights_map_back_to_features(rows: Any) -> None:
+    """The first layer on coordinates, mapped back, is a first layer on features."""
+    X, y, _, _ = rows
+    head = DenseHead(units=16, epochs=2).fit(X, y)
+    assert isinstance(head.space_, RowSpace)
+    inner, bias, outer, last = head.weights_
+    on_features = head.space_.back(inner.T / head.unit_).T
+    scores = np.maximum(X @ on_features + bias, 0) @ outer + last
+    expected = np.log(head.predict_proba(X))
+    centred = scores - scores.mean(1, keepdims=True)
+    assert np.allclose(centred, expected - expected.mean(1, keepdims=True), atol=1e-3)
+
+
+def test_plain_trains_on_the_features(rows: Any) -> None:
+    X, y, new, true = rows
+    head = DenseHead(plain=True, units=32, epochs=20, learning_rate=1e-3).fit(X, y)
+    assert head.space_ is None
+    assert head.weights_[0].shape == (X.shape[1], 32)
+    assert head.score(new, true) > 0.5
+
+
+def test_one_row_of_a_class_is_enough(rows: Any) -> None:
+    """Where nothing can be held out, it trains on what there is; one class is refused."""
+    X, y, _, _ = rows
+    few = np.append(np.flatnonzero(y == 0)[:20], np.flatnonzero(y == 1)[:1])
+    assert DenseHead(units=8, epochs=2).fit(X[few], y[few]).predict(X).shape == (150,)
+    with pytest.raises(HeadError, match="two classes or more"):
+        DenseHead().fit(X, np.zeros(150))
