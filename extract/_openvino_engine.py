@@ -39,7 +39,7 @@ class OpenVINOEngine:
         self._outputs = program.graph.outputs
         settings = {
             "INFERENCE_PRECISION_HINT": _HINT[program.precision],
-            "INFERENCE_NUM_THREADS": len(os.sched_getaffinity(0)),
+            "INFERENCE_NUM_THREADS": _cores(),
             "PERFORMANCE_HINT": "LATENCY",
             "ENABLE_CPU_PINNING": False,
         }
@@ -49,6 +49,13 @@ class OpenVINOEngine:
         """Run one full batch; see `Engine`."""
         outputs = self._compiled(pixels)
         return {name: outputs[i] for i, name in enumerate(self._outputs)}
+
+
+def _cores() -> int:
+    """Count the cores this process may use; by itself OpenVINO leaves some idle."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _model(program: Program) -> Any:

@@ -1,0 +1,346 @@
+"""Extraction against the other ways of doing it, and against what its own stages allow.
+
+    python benchmarks/extract.py                          # ours and the notebook way
+    python benchmarks/extract.py --peers ~/peers          # and THINGSvision, and PyTorch compiled
+    python benchmarks/extract.py --pictures DIR           # and precision and storage, on real ones
+
+All sides read the same JPEGs, run in processes of their own, are warmed once and then take turns.
+A side that is not there says why. `--peers` names a folder for the peers' own environments, made on
+first use (3 GB); THINGSvision needs a Python 3.10 (`--python310`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import h5py
+import numpy as np
+from PIL import Image
+
+SIDES = Path(__file__).parent / "sides"
+TORCH = ["torch==2.13.0", "h5py", "numpy", "pillow", "platformdirs"]
+THINGS = ["thingsvision==2.7.3", "h5py"]
+OURS = {"headstart": "keras", "headstart[cpu]": "openvino"}
+NOTEBOOK = "notebook"
+
+
+def main() -> None:
+    options = _options()
+    with tempfile.TemporaryDirectory(prefix="headstart-bench-") as scratch:
+        folder = Path(scratch)
+        draw(folder / "pictures", options.images)
+        draw(folder / "warm", 64)
+        report = {"machine": machine(), "images": options.images, "weights": options.weights}
+        report |= race(folder, options)
+        report["roofline"] = roofline(folder, options, report["sides"])
+        report["fresh"] = fresh(folder, options)
+        if options.pictures:
+            report["real pictures"] = real(folder, options)
+    print(json.dumps(report, indent=2))
+    if options.json:
+        options.json.write_text(json.dumps(report, indent=2) + "\n")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--weights", default="registry", help="as for headstart extract")
+    parser.add_argument("--peers", type=Path, help="folder for the peers' environments")
+    parser.add_argument("--python310", default="python3.10", help="for THINGSvision")
+    parser.add_argument("--pictures", type=Path, help="a class folder of real pictures")
+    parser.add_argument("--json", type=Path, help="where to write the report")
+    return parser.parse_args()
+
+
+def machine() -> dict[str, Any]:
+    names = {
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    }
+    cores = len(os.sched_getaffinity(0))
+    return {
+        "cpu": sorted(names),
+        "cores": cores,
+        "load": os.getloadavg()[0],
+        "os": platform.platform(),
+    }
+
+
+def draw(folder: Path, count: int) -> None:
+    """Write JPEGs of 500x375, about 60 KB each: soft coloured shapes under fine grain."""
+    for i in range(count):
+        random = np.random.default_rng(i)
+        coarse = Image.fromarray(random.integers(0, 256, (9, 12, 3), dtype=np.uint8))
+        soft = np.asarray(coarse.resize((500, 375), Image.Resampling.BICUBIC), np.int16)
+        grain = random.normal(0, 12, (375, 500, 1)).astype(np.int16)
+        path = folder / f"class{i % 2}" / f"{i:05d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.clip(soft + grain, 0, 255).astype(np.uint8)).save(path, quality=90)
+
+
+# --- the race ----------------------------------------------------------------------------------
+
+
+@dataclass
+class Side:
+    """A warmed process, and what its runs took."""
+
+    process: subprocess.Popen[str]
+    seconds: list[float] = field(default_factory=list)
+    core: list[float] = field(default_factory=list)
+
+    def answer(self) -> dict[str, Any]:
+        """Read the side's next line, past what its libraries print."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith("{"):
+                return dict(json.loads(line))
+        raise RuntimeError("the side ended")
+
+    def run(self, out: Path) -> None:
+        """Have all pictures extracted into `out`, and note what it took."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{out}\n")
+        self.process.stdin.flush()
+        answer = self.answer()
+        self.seconds.append(answer["seconds"] / answer["images"])
+        self.core.append(answer["core"] / answer["images"])
+
+
+def race(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Let all sides take turns; images a second and core-milliseconds an image, medians."""
+    commands, missing = sides(folder, options)
+    running: dict[str, Side] = {}
+    for name, command in commands.items():
+        with (folder / f"{_slug(name)}.log").open("w+") as log:
+            try:
+                running[name] = _start(command, log)
+            except RuntimeError:
+                log.seek(0)
+                if name in OURS or name == NOTEBOOK:
+                    raise RuntimeError(log.read()) from None
+                missing[name] = "did not start: " + (log.read().strip().splitlines() or [""])[-1]
+    for turn in range(options.rounds):
+        for name, side in running.items():
+            side.run(folder / f"{_slug(name)}-{turn}.h5")
+            print(f"round {turn + 1}: {name}: {1 / side.seconds[-1]:.1f} images/s", file=sys.stderr)
+            _remove(folder / f"{_slug(name)}-{turn}.h5")
+    for side in running.values():
+        side.process.communicate()
+    figures = {
+        name: {
+            "images/s": round(1 / statistics.median(side.seconds), 1),
+            "of each round": [round(1 / each, 1) for each in side.seconds],
+            "core-ms/image": round(1000 * statistics.median(side.core), 2),
+        }
+        for name, side in running.items()
+    }
+    return {"sides": figures, "missing": missing, "ratios": ratios(running)}
+
+
+def ratios(running: dict[str, Side]) -> dict[str, Any]:
+    """How many times each other side's speed ours is: median over rounds, wall and core."""
+    found = {}
+    for ours in OURS:
+        for name, side in running.items():
+            if ours in running and name not in OURS:
+                pairs = zip(side.seconds, running[ours].seconds, strict=True)
+                cores = zip(side.core, running[ours].core, strict=True)
+                found[f"{ours} / {name}"] = {
+                    "wall": round(statistics.median(a / b for a, b in pairs), 2),
+                    "core": round(statistics.median(a / b for a, b in cores), 2),
+                }
+    return found
+
+
+def _start(command: list[str], log: IO[str]) -> Side:
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=_env()
+    )
+    side = Side(process)
+    side.answer()
+    return side
+
+
+def _env() -> dict[str, str]:
+    """Let the peers see our description of the network."""
+    import headstart.errors
+
+    paths = [str(Path(headstart.errors.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    path = os.pathsep.join(filter(None, paths))
+    return os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": path}
+
+
+def _slug(name: str) -> str:
+    return "".join(c if c.isalnum() else "-" for c in name)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def sides(folder: Path, options: argparse.Namespace) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """Commands of the sides that can run here, and why the others cannot."""
+    where = [str(folder / "pictures"), str(folder / "warm"), str(folder)]
+    python, weights = sys.executable, options.weights
+    commands = {NOTEBOOK: [python, str(SIDES / "notebook.py"), *where, weights]}
+    missing = {}
+    for name, engine in OURS.items():
+        if engine == "openvino" and importlib.util.find_spec("openvino") is None:
+            missing[name] = "OpenVINO is not installed: pip install 'headstart[cpu]'"
+        else:
+            commands[name] = [python, str(SIDES / "ours.py"), "side", *where, engine, weights]
+    peers = {
+        "PyTorch compiled": (sys.executable, TORCH, [str(SIDES / "pytorch.py"), *where]),
+        "THINGSvision Keras": (
+            options.python310,
+            THINGS,
+            [str(SIDES / "things.py"), "keras", *where],
+        ),
+        "THINGSvision torchvision": (
+            options.python310,
+            THINGS,
+            [str(SIDES / "things.py"), "torchvision", *where],
+        ),
+    }
+    for name, (interpreter, packages, arguments) in peers.items():
+        if options.peers is None:
+            missing[name] = "give --peers DIR for its environment"
+            continue
+        try:
+            commands[name] = [environment(options.peers, interpreter, packages), *arguments]
+        except (OSError, subprocess.CalledProcessError) as error:
+            missing[name] = f"its environment could not be made: {error}"
+    return commands, missing
+
+
+def environment(folder: Path, interpreter: str, packages: list[str]) -> str:
+    """Python of an environment with these packages, made on first use."""
+    home = folder / _slug(packages[0])
+    python, done = home / "bin" / "python", home / "complete"
+    if not done.exists():
+        print(f"installing {packages[0]} into {home}", file=sys.stderr)
+        subprocess.run([interpreter, "-m", "venv", "--clear", str(home)], check=True)
+        quiet = [str(python), "-m", "pip", "install", "-q", "--no-warn-script-location"]
+        subprocess.run([*quiet, *packages], check=True)
+        done.touch()
+    return str(python)
+
+
+# --- the roofline ------------------------------------------------------------------------------
+
+
+def roofline(folder: Path, options: argparse.Namespace, figures: dict[str, Any]) -> dict[str, Any]:
+    """Add up the stages, each measured alone, and see what share of that bound is reached."""
+    cores = len(os.sched_getaffinity(0))
+    found = {}
+    for name, engine in OURS.items():
+        if name in figures:
+            stages = _ask("stages", folder / "pictures", folder, engine, options.weights)
+            total = sum(stages.values())
+            found[name] = {
+                "core-ms/image": {stage: round(1000 * each, 2) for stage, each in stages.items()},
+                "bound, images/s": round(cores / total, 1),
+                "share reached, wall": round(figures[name]["images/s"] * total / cores, 3),
+                "share reached, core": round(1000 * total / figures[name]["core-ms/image"], 3),
+            }
+    return found
+
+
+def fresh(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Start-up to the first batch, and the peak of memory with a third of the pictures and all."""
+    found: dict[str, Any] = {}
+    third = folder / "third"
+    shutil.copytree(folder / "pictures", third)
+    for path in sorted(third.rglob("*.jpg"), key=lambda path: path.name)[options.images // 3 :]:
+        path.unlink()
+    for name, engine in OURS.items():
+        if engine == "openvino" and importlib.util.find_spec("openvino") is None:
+            continue
+        runs = [
+            _ask(
+                "once", pictures, folder / f"{_slug(name)}-{pictures.name}", engine, options.weights
+            )
+            for pictures in (third, folder / "pictures")
+        ]
+        found[name] = {
+            "seconds to the first batch": [round(run["first"], 1) for run in runs],
+            "peak MB, a third and all": [run["peak"] >> 20 for run in runs],
+        }
+    return found
+
+
+def _ask(*arguments: object) -> dict[str, Any]:
+    command = [sys.executable, str(SIDES / "ours.py"), *map(str, arguments)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=_env())
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+# --- real pictures -----------------------------------------------------------------------------
+
+
+def real(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Precision against float32 with Keras, and storage, on a class folder of real pictures."""
+    import headstart
+
+    kinds = {"keras bfloat16": ("keras", "bfloat16"), "keras float32": ("keras", "float32")}
+    if importlib.util.find_spec("openvino"):
+        kinds |= {"openvino bfloat16": ("openvino", "bfloat16")}
+    stores = {
+        name: headstart.extract(
+            options.pictures,
+            folder / f"real-{_slug(name)}",
+            engine=engine,
+            precision=precision,
+            weights=options.weights,
+        )
+        for name, (engine, precision) in kinds.items()
+    }
+    exact = stores["keras float32"].features().reshape(len(stores["keras float32"]), -1)
+    found: dict[str, Any] = {"pictures": len(exact)}
+    for name, store in stores.items():
+        heads = headstart.compare(store, heads=["logreg", "svm"]).to_dict()["heads"]
+        accuracy = {head["head"]: [head["accuracy"], *head["ci95"]] for head in heads}
+        found[name] = {**_cosines(exact, store), "accuracy and its interval": accuracy}
+    found["storage"] = _storage(stores["keras float32"])
+    return found
+
+
+def _cosines(exact: Any, store: Any) -> dict[str, float]:
+    found = store.features().reshape(len(exact), -1)
+    lengths = np.linalg.norm(exact, axis=1) * np.linalg.norm(found, axis=1)
+    cosines = np.einsum("ij,ij->i", exact, found, dtype=np.float64) / lengths
+    return {"least cosine": round(float(cosines.min()), 6), "mean": round(float(cosines.mean()), 6)}
+
+
+def _storage(store: Any) -> dict[str, float]:
+    """KB a row in the shards, and rows a core-second read back."""
+    import time
+
+    size = sum(path.stat().st_size for path in (store.path / "shards").iterdir())
+    started = time.process_time()
+    with h5py.File(store.path / "features.h5") as file:
+        rows = len(file["mixed7"][:])
+    seconds = time.process_time() - started
+    return {"KB/image": round(size / rows / 1000, 1), "read, images/core-s": round(rows / seconds)}
+
+
+if __name__ == "__main__":
+    main()

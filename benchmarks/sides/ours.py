@@ -1,0 +1,105 @@
+"""Headstart, through its public function; also its stages, alone."""
+
+from __future__ import annotations
+
+import json
+import resource
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from serve import serve
+
+STARTED = time.perf_counter()
+
+
+def side(arguments: list[str]) -> None:
+    pictures, warm, scratch, engine, weights = arguments
+
+    def run(folder: str, out: str) -> int:
+        import headstart
+
+        shutil.rmtree(out, ignore_errors=True)
+        return len(headstart.extract(folder, out, engine=engine, weights=weights))
+
+    serve(run, pictures, warm, scratch)
+
+
+def once(arguments: list[str]) -> None:
+    """One run in a fresh process: seconds to the first batch, and the peak of memory."""
+    import headstart
+
+    pictures, out, engine, weights = arguments
+    first: list[float] = []
+
+    def progress(stage: str, done: int, _: int) -> None:
+        if stage == "extracting" and done and not first:
+            first.append(time.perf_counter() - STARTED)
+
+    headstart.extract(pictures, out, engine=engine, weights=weights, progress=progress)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps({"first": first[0], "peak": peak}))
+
+
+def stages(arguments: list[str]) -> None:
+    """Core-seconds per picture of each stage, run alone."""
+    from headstart.extract.base import load_base
+    from headstart.extract.weights import find_weights
+
+    pictures, scratch, engine, weights = arguments
+    files = sorted(Path(pictures).rglob("*.jpg"))[:256]
+    core, pixels = _timed(lambda: [_read(file) for file in files])
+    found = {"read, hash, decode": core / len(files)}
+    base = load_base(
+        find_weights(weights), size=150, layers=["mixed7"], engine=engine, precision="auto"
+    )
+    batches = [np.stack(pixels[i : i + 32]) for i in range(0, len(pixels), 32)]
+    base(batches[0])
+    core, features = _timed(lambda: [base(batch)["mixed7"] for batch in batches])
+    found["base"] = core / len(files)
+    core, _ = _timed(lambda: _write(Path(scratch), base, np.concatenate(features)))
+    found["convert, compress, write"] = core / len(files)
+    print(json.dumps(found))
+
+
+def _read(file: Path) -> Any:
+    import hashlib
+
+    from headstart.extract.decode import decode
+
+    data = file.read_bytes()
+    for _ in range(2):  # once to know the picture, once to see that it is still the same
+        hashlib.sha256(data).hexdigest()
+    return decode(data, 150)
+
+
+def _write(folder: Path, base: Any, features: Any) -> None:
+    from headstart.cache import Spec
+    from headstart.cache.shard import write_shard
+    from headstart.extract.decode import DECODING, RESAMPLING
+
+    spec = Spec(
+        weights=base.digest,
+        size=150,
+        layer="mixed7",
+        decoding=DECODING,
+        resampling=RESAMPLING,
+        engine=base.engine,
+        precision=base.precision,
+    )
+    keys = np.array([f"{i:064x}" for i in range(len(features))], "S64")
+    views = np.zeros(len(features), np.uint8)
+    write_shard(folder, spec, keys, views, features.astype(np.float16), run={})
+
+
+def _timed(work: Any) -> tuple[float, Any]:
+    started = time.process_time()
+    result = work()
+    return time.process_time() - started, result
+
+
+if __name__ == "__main__":
+    {"side": side, "once": once, "stages": stages}[sys.argv[1]](sys.argv[2:])
