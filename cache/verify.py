@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from headstart.cache import _files, catalog
-from headstart.cache.shard import read_head, rows_sha256
+from headstart.cache.shard import NAME, read_head, rows_sha256
 from headstart.cache.store import Store
 from headstart.errors import CorruptStoreError, StoreVersionError
 
@@ -134,7 +134,7 @@ def _unlisted(store: Store, problems: list[Problem]) -> Iterator[str]:
     """Yield sound shards beside the listed ones; add the damaged to `problems`."""
     listed = {info.file for index in store.catalog.layers.values() for info in index.shards}
     for path in sorted((store.path / catalog.SHARDS).glob("*.h5")):
-        if path.name in listed:
+        if path.name in listed or not NAME.fullmatch(path.name):
             continue
         name = f"{catalog.SHARDS}/{path.name}"
         try:

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 
 import fakes
-from headstart.cache import Filling, Store, verify
+from headstart.cache import Store, verify
 from headstart.cache.shard import read_head
-from headstart.extract.dataset import list_dataset
+from headstart.extract.dataset import Picture, list_dataset
 from headstart.extract.decode import decode
 
 TESTS = Path(__file__).parents[1]
@@ -160,9 +160,15 @@ def _expected(content: bytes, layer: str, weights: str) -> Any:
     return _base(layer, weights).expected(layer, pixels)[0].astype(np.float16)
 
 
+def usable(data: Path) -> list[Picture]:
+    """Return the pictures of a dataset, in order, but for those that are text."""
+    pictures = list_dataset(data).pictures
+    return [one for one in pictures if one.file.read_bytes()[:4] == b"\x89PNG"]
+
+
 def expected(data: Path, layer: str = "mixed7", weights: str = "imagenet") -> tuple[list[str], Any]:
     """Return the paths of a dataset, in order, and the features each must have."""
-    pictures = list_dataset(data).pictures
+    pictures = usable(data)
     rows = [_expected(picture.file.read_bytes(), layer, weights) for picture in pictures]
     return [picture.path for picture in pictures], np.stack(rows)
 
@@ -175,7 +181,7 @@ def check(store: Path, data: Path, *layers: str) -> Store:
         paths, features = expected(data, layer)
         assert opened.paths() == paths
         assert opened.features(layer, dtype="float16").tobytes() == features.tobytes()
-    pictures = list_dataset(data).pictures
+    pictures = usable(data)
     assert opened.labels().tolist() == [picture.label for picture in pictures]
     digests = [hashlib.sha256(p.file.read_bytes()).hexdigest().encode() for p in pictures]
     assert opened.image_sha256().tolist() == digests
@@ -203,6 +209,12 @@ def snapshot(folder: Path) -> dict[str, bytes]:
     }
 
 
+def heads(store: Path) -> dict[str, list[str]]:
+    """Return the rows of every shard, by the shard's name."""
+    found = (read_head(path) for path in sorted((store / "shards").glob("*.h5")))
+    return {head.info.file: [row.decode() for row in head.image_sha256.tolist()] for head in found}
+
+
 def rows_on_disk(store: Path) -> Counter[tuple[str, bytes]]:
     """Count the rows in the published shards of a store, listed or not: (layer, picture)."""
     heads = [read_head(path) for path in sorted((store / "shards").glob("*.h5"))]
@@ -219,16 +231,10 @@ class Log:
         """Return SHA-256 of the files computed since the last call, in order; forget them."""
         known = {}
         for folder in data:
-            for picture in list_dataset(folder).pictures:
+            for picture in usable(folder):
                 content = picture.file.read_bytes()
                 pixels = hashlib.sha256(decode(content, SIZE).tobytes()).hexdigest()
                 known[pixels] = hashlib.sha256(content).hexdigest()
         lines = self.path.read_text().split() if self.path.exists() else []
         self.path.unlink(missing_ok=True)
         return [known[line] for line in lines]
-
-
-def missing_rows(store: Path) -> int:
-    """Return how many rows a run would find in the folder, published or not."""
-    filling = Filling(store)
-    return sum(len(known.position) for known in filling._known.values())
