@@ -27,7 +27,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def rows(draw: Draw) -> Any:
     """Return 150 rows and labels to train on, 150 to measure on."""
-    features, label = draw(300)
+    features, label = draw(300, signal=0.25)
     X = features.reshape(300, -1).astype(np.float32)
     return X[:150], label[:150], X[150:], label[150:]
 
