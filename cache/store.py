@@ -352,6 +352,8 @@ class Store:
             raise CorruptStoreError(f"shard {path} is missing; {_remedy(self.path)}") from error
         except HeadstartError as error:
             raise CorruptStoreError(f"{error}; {_remedy(self.path)}") from error
+        if found != info.sha256 and not info.file:
+            raise _hdf5.ReplacedError(f"{path} was replaced since it was opened; open it again")
         if found != info.sha256:
             raise CorruptStoreError(
                 f"{path} is not the shard this store published (checksum {found[:16]}..., "

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headstart.cache import Store, verify
+from headstart.cache import Store, pack, verify
 from headstart.errors import CorruptStoreError
 from headstart.extract import Settings, Speed, fill_store
 
@@ -29,11 +29,18 @@ def derived(teller: Teller, store: str) -> int:
     return 0
 
 
-def publish(teller: Teller, store: str, versions: list[str], stop: str, size: int) -> int:
-    """Bring a store in line with one dataset after the other, until a file says stop."""
+def publish(
+    teller: Teller, store: str, versions: list[str], stop: str, size: int, packed: str | None
+) -> int:
+    """Bring a store in line with one dataset after the other, until a file says stop.
+
+    With `packed`, that file is packed anew each time.
+    """
     count = 0
     while not Path(stop).exists():
         fill_store(versions[count % len(versions)], store, Settings(size=size), speed=Speed(4, 1))
+        if packed:
+            pack(Store.open(store), packed)
         count += 1
     teller("published", count)
     return 0
