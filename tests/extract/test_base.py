@@ -43,6 +43,15 @@ def unmodified() -> Any:
 
 
 @pytest.fixture(scope="module")
+def expected(unmodified: Any) -> NDArray[np.float32]:
+    """Give what its own predict computes at mixed7 for `_pictures(40, 150)`."""
+    keras = import_keras()
+    plain = keras.Model(unmodified.input, unmodified.get_layer("mixed7").output)
+    pixels = _pictures(40, 150).astype(np.float32)
+    return np.asarray(plain.predict(pixels / 127.5 - 1, verbose=0))
+
+
+@pytest.fixture(scope="module")
 def small() -> Base:
     return load_base(RANDOM, size=75, layers=["mixed7", "mixed2"], batch_size=5)
 
@@ -50,22 +59,18 @@ def small() -> Base:
 # --- features ----------------------------------------------------------------------------------
 
 
-def test_features_equal_those_of_the_unmodified_model(unmodified: Any) -> None:
+@pytest.mark.parametrize("batch_size", [1, 7, 32])
+def test_features_equal_those_of_the_unmodified_model(
+    expected: NDArray[np.float32], batch_size: int
+) -> None:
     """Whatever the batch size, mixed7 is that of Keras' own predict within 1e-4 of its peak."""
-    keras = import_keras()
-    pixels = _pictures(40, 150)
-    plain = keras.Model(unmodified.input, unmodified.get_layer("mixed7").output)
-    expected = plain.predict(pixels.astype(np.float32) / 127.5 - 1, verbose=0)
     peak = float(np.abs(expected).max())
     assert expected.std() > 0.01 * peak, "degenerate weights would make any features equal"
-    for batch_size in (1, 7, 32):
-        base = load_base(RANDOM, size=150, layers=["mixed7"], batch_size=batch_size)
-        starts = range(0, 10 if batch_size == 1 else len(pixels), batch_size)
-        for start in starts:
-            found = base(pixels[start : start + batch_size])["mixed7"]
-            want = expected[start : start + batch_size]
-            assert found.shape == want.shape
-            assert np.abs(found - want).max() <= 1e-4 * peak
+    count = min(40, 10 * batch_size)
+    base = load_base(RANDOM, size=150, layers=["mixed7"], batch_size=batch_size)
+    found = base(_pictures(40, 150)[:count])["mixed7"]
+    assert found.shape == (count, 7, 7, 768)
+    assert np.abs(found - expected[:count]).max() <= 1e-4 * peak
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -123,18 +128,15 @@ def test_a_layer_named_twice_is_computed_once() -> None:
     assert base.layers == ("mixed0",)
 
 
-def test_bfloat16_stays_close_to_float32(unmodified: Any) -> None:
+def test_bfloat16_stays_close_to_float32(expected: NDArray[np.float32]) -> None:
     """The direction of each picture's features differs by a cosine of 0.999 at the least."""
-    keras = import_keras()
-    pixels = _pictures(4, 150)
-    plain = keras.Model(unmodified.input, unmodified.get_layer("mixed7").output)
-    expected = plain.predict(pixels.astype(np.float32) / 127.5 - 1, verbose=0).reshape(4, -1)
-    base = load_base(RANDOM, size=150, layers=["mixed7"], batch_size=4, precision="bfloat16")
+    base = load_base(RANDOM, size=150, layers=["mixed7"], batch_size=32, precision="bfloat16")
     assert base.precision == "bfloat16"
-    found = base(pixels)["mixed7"].reshape(4, -1)
+    found = base(_pictures(40, 150))["mixed7"]
     assert found.dtype == np.float32
-    norms = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
-    assert ((found * expected).sum(axis=1) / norms).min() >= 0.999
+    found, exact = found.reshape(40, -1), expected.reshape(40, -1)
+    lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(exact, axis=1)
+    assert ((found * exact).sum(axis=1) / lengths).min() >= 0.999
 
 
 # --- memory ------------------------------------------------------------------------------------

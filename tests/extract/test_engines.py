@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -139,6 +142,33 @@ def test_memory_running_out_is_recognised(error: Exception, expected: bool) -> N
     assert is_out_of_memory(error) is expected
 
 
+# --- Keras' other backends ---------------------------------------------------------------------
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_other_backends_of_keras_compute_the_same(backend: str, tmp_path: Path) -> None:
+    """Where they are installed: float32 within 1e-4 of the largest activation, bfloat16 near."""
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    code = (
+        "import sys, numpy as np; from headstart.extract.base import load_base; "
+        "from headstart.extract.weights import find_weights; "
+        "pixels = np.load(sys.argv[1] + '/pixels.npy'); "
+        "[np.save(f'{sys.argv[1]}/{precision}.npy', load_base(find_weights('random:3'), size=75, "
+        "layers=['mixed7'], batch_size=4, precision=precision)(pixels)['mixed7']) "
+        "for precision in ('float32', 'bfloat16')]"
+    )
+    pixels = _noise(4)
+    np.save(tmp_path / "pixels.npy", pixels)
+    environment = os.environ | {"KERAS_BACKEND": backend}
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, env=environment)
+    expected = load_base(RANDOM, size=75, layers=["mixed7"], batch_size=4)(pixels)["mixed7"]
+    peak = abs(expected).max()
+    assert abs(np.load(tmp_path / "float32.npy") - expected).max() <= 1e-4 * peak
+    assert abs(np.load(tmp_path / "bfloat16.npy") - expected).max() <= 0.1 * peak
+
+
 # --- OpenVINO ----------------------------------------------------------------------------------
 
 
@@ -194,9 +224,6 @@ def test_openvino_s_features_do_not_depend_on_company(precision: str) -> None:
 def test_openvino_needs_no_tensorflow() -> None:
     """The whole base runs in a process that never imports Keras."""
     pytest.importorskip("openvino")
-    import subprocess
-    import sys
-
     code = (
         "import sys, numpy as np; from headstart.extract.base import load_base; "
         "from headstart.extract.weights import find_weights; "
