@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from sklearn.base import clone
-from sklearn.utils.validation import has_fit_parameter
 
 from headstart.errors import HeadError
-from headstart.heads import metrics
+from headstart.heads import table
+from headstart.heads.evaluation import HeadResult, evaluate, test_name, with_p_values
 from headstart.heads.folds import fewest_groups, grouped_folds
-from headstart.heads.registry import make_head
+from headstart.heads.registry import make_head, make_streamed
 from headstart.heads.rows import FeatureRows
-from headstart.heads.rowspace import RowSpace
+from headstart.heads.rowspace import RowSpace, available_memory, memory_needed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -33,55 +33,8 @@ if TYPE_CHECKING:
 
     Int = NDArray[np.int64]
 
-_SIGNIFICANT = 0.05
-
-
-@dataclass(frozen=True)
-class HeadResult:
-    """How one head did on rows it was not trained on.
-
-    Attributes
-    ----------
-    head : str
-    accuracy : float
-    ci95 : tuple of float
-        Wilson interval of the accuracy, on the pooled predictions.
-    balanced_accuracy : float
-    log_loss, calibration_error, temperature : float or None
-        None for a head without probabilities. The temperature is the one that would minimise
-        the log loss on these rows: above 1, the head is too confident.
-    fit_seconds : float
-        One fit, the choice of hyperparameters included (the mean over folds).
-    predict_ms_per_image : float
-        The head alone, on all evaluation rows at once.
-    params : dict
-        Hyperparameters it chose; of several folds, the most frequent choice.
-    params_by_fold : list of dict
-    accuracy_by_fold : list of float
-    p_value : float or None
-        Of the paired test against the best head, corrected for the number of heads; None for
-        the best head itself.
-    """
-
-    head: str
-    accuracy: float
-    ci95: tuple[float, float]
-    balanced_accuracy: float
-    log_loss: float | None
-    calibration_error: float | None
-    temperature: float | None
-    fit_seconds: float
-    predict_ms_per_image: float
-    params: dict[str, Any]
-    params_by_fold: list[dict[str, Any]]
-    accuracy_by_fold: list[float]
-    right: NDArray[np.bool_] = field(repr=False)
-    p_value: float | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return what JSON can hold."""
-        result = {name: value for name, value in vars(self).items() if name != "right"}
-        return result | {"ci95": list(self.ci95)}
+#: Rows beyond which the factorisation of their inner products takes too long.
+MOST_GRAM_ROWS = 30_000
 
 
 @dataclass(frozen=True)
@@ -134,7 +87,7 @@ class Comparison:
 
     def __str__(self) -> str:
         """Return the table for a terminal."""
-        return "\n".join(_table(self))
+        return "\n".join(table.lines(self))
 
 
 @dataclass(frozen=True)
@@ -204,20 +157,22 @@ def compare(
     """
     if not heads:
         raise HeadError("name at least one head")
-    entries = _named(heads, seed, class_weight, plain)
     rows = _rows(store, group_by)
+    source = FeatureRows(store, layer, rows.numbers, pool)
+    reason = _past_memory(source, plain=plain, max_memory=max_memory)
+    make = partial(make_streamed, max_memory=max_memory) if reason else make_head
+    options = {"random_state": seed, "class_weight": class_weight, "plain": plain or None}
+    entries = _named(heads, make, options)
     splits, protocol = _splits(store, rows, cv, seed)
-    X, features = _features(
-        FeatureRows(store, layer, rows.numbers, pool),
-        plain=plain,
-        max_memory=max_memory,
-        progress=progress,
-    )
+    X: NDArray[Any] | FeatureRows = source
+    features = f"batches read from the store, because {reason}"
+    if not reason:
+        X, features = _features(source, plain=plain, max_memory=max_memory, progress=progress)
     results = []
     for number, (name, head) in enumerate(entries):
         if progress:
             progress(name, number, len(entries))
-        results.append(_evaluate(name, head, X, rows, splits))
+        results.append(evaluate(name, head, X, codes=rows.codes, groups=rows.groups, splits=splits))
     if progress:
         progress("done", len(entries), len(entries))
     results.sort(key=lambda result: (-result.accuracy, result.log_loss or np.inf))
@@ -229,30 +184,45 @@ def compare(
         pool=pool,
         rows=len(rows.codes),
         classes=tuple(store.classes),
-        heads=tuple(_with_p_values(results, splits)),
+        heads=tuple(with_p_values(results, splits)),
         protocol=protocol,
         features=features,
         majority=store.classes[majority],
         majority_accuracy=float((rows.codes[tested] == majority).mean()),
         extract_seconds=store.extract_seconds,
         evaluated=len(tested),
-        test=_test_name(splits),
+        test=test_name(splits),
     )
 
 
+def _past_memory(source: FeatureRows, *, plain: bool, max_memory: int | None) -> str:
+    """Return why the rows cannot be held, or nothing if they can."""
+    n, d = source.shape
+    needed = 16 * n * d if plain else memory_needed((n, d))
+    budget = max_memory or available_memory()
+    if not plain and min(n, d) > MOST_GRAM_ROWS:
+        return f"a row space of {n:,} rows would take hours (the most is {MOST_GRAM_ROWS:,})"
+    if needed > budget:
+        what = "features" if plain else "a row space"
+        return (
+            f"{what} of {n:,} rows would take {needed / 1e6:,.0f} MB of memory, "
+            f"and {budget / 1e6:,.0f} MB may be used"
+        )
+    return ""
+
+
 def _named(
-    heads: Sequence[str | Any], seed: int, class_weight: ClassWeight, plain: bool
+    heads: Sequence[str | Any], make: Callable[[str], Any], options: dict[str, Any]
 ) -> list[tuple[str, Any]]:
     """Return a new classifier for each entry, under a name of its own."""
     taken: Counter[str] = Counter()
     result = []
     for entry in heads:
-        head = make_head(entry) if isinstance(entry, str) else clone(entry)
+        head = make(entry) if isinstance(entry, str) or make is not make_head else clone(entry)
         name = entry if isinstance(entry, str) else type(entry).__name__
         taken[name] += 1
         known = head.get_params(deep=False)
-        wanted = {"random_state": seed, "class_weight": class_weight, "plain": plain or None}
-        for parameter, value in wanted.items():
+        for parameter, value in options.items():
             ours = isinstance(entry, str) or known.get(parameter) is None
             if parameter in known and value is not None and ours:
                 head.set_params(**{parameter: value})
@@ -329,144 +299,7 @@ def _features(
     )
 
 
-def _evaluate(name: str, head: Any, X: NDArray[Any], rows: _Rows, splits: Folds) -> HeadResult:
-    """Fit a head on the training part of every split, and measure it on the other part."""
-    codes, guesses, probabilities = [], [], []
-    fit_seconds, predict_seconds, chosen = [], 0.0, []
-    for train, test in splits:
-        fitted = clone(head)
-        groups = {"groups": rows.groups[train]} if has_fit_parameter(head, "groups") else {}
-        started = time.perf_counter()
-        fitted.fit(X[train], rows.codes[train], **groups)
-        trained = time.perf_counter()
-        guesses.append(fitted.predict(X[test]))
-        predict_seconds += time.perf_counter() - trained
-        fit_seconds.append(trained - started)
-        codes.append(rows.codes[test])
-        chosen.append(_chosen(fitted))
-        if hasattr(fitted, "predict_proba"):
-            probability = fitted.predict_proba(X[test])
-            probabilities.append(
-                metrics.aligned(probability, fitted.classes_, int(rows.codes.max()) + 1)
-            )
-    true, guess = np.concatenate(codes), np.concatenate(guesses)
-    right = true == guess
-    return HeadResult(
-        head=name,
-        accuracy=float(right.mean()),
-        ci95=metrics.wilson(int(right.sum()), len(right)),
-        balanced_accuracy=metrics.balanced_accuracy(true, guess),
-        **_probabilistic(true, probabilities),
-        fit_seconds=float(np.mean(fit_seconds)),
-        predict_ms_per_image=1e3 * predict_seconds / len(right),
-        params=max(chosen, key=chosen.count),
-        params_by_fold=chosen,
-        accuracy_by_fold=[float((c == g).mean()) for c, g in zip(codes, guesses, strict=True)],
-        right=right,
-    )
-
-
-def _chosen(fitted: Any) -> dict[str, Any]:
-    """Return the hyperparameters that a fitted classifier chose."""
-    chosen = getattr(fitted, "chosen_", None) or getattr(fitted, "best_params_", {})
-    return {key: v.item() if isinstance(v, np.generic) else v for key, v in chosen.items()}
-
-
-def _probabilistic(true: Int, probabilities: list[NDArray[np.float64]]) -> dict[str, float | None]:
-    """Return the measures that need probabilities."""
-    if not probabilities:
-        return dict.fromkeys(("log_loss", "calibration_error", "temperature"))
-    p = np.concatenate(probabilities)
-    return {
-        "log_loss": metrics.log_loss(true, p),
-        "calibration_error": metrics.calibration_error(p.argmax(1) == true, p.max(1)),
-        "temperature": metrics.temperature(true, metrics.logs(p)),
-    }
-
-
-def _test_name(splits: Folds) -> str:
-    return "McNemar's exact test" if len(splits) == 1 else "corrected resampled t-test"
-
-
-def _with_p_values(results: list[HeadResult], splits: Folds) -> Iterator[HeadResult]:
-    """Yield the results, each with the p-value of its difference from the first."""
-    leader = results[0]
-    raw = [_p_value(leader, other, splits) for other in results[1:]]
-    yield leader
-    for result, p_value in zip(results[1:], metrics.holm(raw), strict=True):
-        yield HeadResult(**(vars(result) | {"p_value": p_value}))
-
-
-def _p_value(leader: HeadResult, other: HeadResult, splits: Folds) -> float:
-    if len(splits) == 1:
-        return metrics.mcnemar(leader.right, other.right)
-    differences = np.subtract(leader.accuracy_by_fold, other.accuracy_by_fold)
-    return metrics.corrected_t(differences, 1 / (len(splits) - 1))
-
-
 def _majority(rows: _Rows, splits: Folds) -> int:
     """Return the most frequent class of the training rows."""
     trained = np.unique(np.concatenate([train for train, _ in splits]))
     return int(np.bincount(rows.codes[trained]).argmax())
-
-
-_HEADER = ("head", "accuracy", "95%", "balanced", "log loss", "ECE", "fit s", "ms/image", "chosen")
-
-
-def _table(comparison: Comparison) -> Iterator[str]:
-    """Yield the lines of the table."""
-    cells = [[*_HEADER, "against the best"]]
-    cells += [_cells(result) for result in comparison.heads]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    pool = "" if comparison.pool == "none" else f", {comparison.pool}-pooled"
-    yield (
-        f"{comparison.store}: {comparison.layer}{pool}, {comparison.rows:,} rows, "
-        f"{len(comparison.classes)} classes"
-    )
-    yield ""
-    for line in cells:
-        yield "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
-    yield ""
-    yield (
-        f"Always answering {comparison.majority!r}, the largest class, would reach "
-        f"{comparison.majority_accuracy:.3f}."
-    )
-    yield f"Extraction cost {comparison.extract_seconds:.1f} s, once."
-    yield (
-        f"Protocol: {comparison.protocol}; hyperparameters chosen inside the training part; "
-        f"Wilson intervals on the pooled predictions of {comparison.evaluated:,} rows; "
-        f"{comparison.test}, Holm's correction."
-    )
-    yield f"Heads were given: {comparison.features}."
-
-
-def _cells(result: HeadResult) -> list[str]:
-    """Return the cells of one line of the table."""
-    low, high = result.ci95
-    return [
-        result.head,
-        f"{result.accuracy:.3f}",
-        f"{low:.3f}-{high:.3f}",
-        f"{result.balanced_accuracy:.3f}",
-        _number(result.log_loss),
-        _number(result.calibration_error),
-        f"{result.fit_seconds:.2f}",
-        f"{result.predict_ms_per_image:.3f}",
-        ", ".join(f"{name}={_short(value)}" for name, value in result.params.items()) or "-",
-        _verdict(result.p_value),
-    ]
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _verdict(p_value: float | None) -> str:
-    if p_value is None:
-        return "best"
-    sign = "worse" if p_value < _SIGNIFICANT else "not distinguishable"
-    return f"{sign} (p={p_value:.2g})"

@@ -28,7 +28,7 @@ class Rows(Protocol):
     def itemsize(self) -> int:
         """Bytes of one stored number."""
 
-    def take(self, positions: slice) -> Rows:
+    def take(self, positions: slice | NDArray[np.int64]) -> Rows:
         """Return some of the rows."""
 
     def blocks(self, block_rows: int = ...) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
@@ -46,7 +46,7 @@ class ArrayRows:
         self.shape: tuple[int, int] = X.shape
         self.itemsize: int = X.itemsize
 
-    def take(self, positions: slice) -> ArrayRows:
+    def take(self, positions: slice | NDArray[np.int64]) -> ArrayRows:
         """Return some of the rows."""
         return ArrayRows(self._X[positions])
 

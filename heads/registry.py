@@ -45,3 +45,23 @@ def make_head(name: str) -> Head:
     module, kind, options = _HEADS[name]
     head: Head = getattr(import_module(f"headstart.heads.{module}"), kind)(**options)
     return head
+
+
+def make_streamed(name: object, *, max_memory: int | None) -> Head:
+    """Return a new head that is trained past memory, by the name of the one it stands for.
+
+    Raises
+    ------
+    HeadError
+        If this head needs all rows at once.
+    """
+    from headstart.heads.stream import STREAMED
+
+    if name not in STREAMED:
+        title = name if isinstance(name, str) else type(name).__name__
+        raise HeadError(
+            f"head {title!r} needs all rows in memory, where they do not fit; those that do not: "
+            f"{', '.join(STREAMED)}. Or use --pool avg, or a larger --max-memory"
+        )
+    kind, options = STREAMED[str(name)]
+    return kind(**options, max_memory=max_memory)

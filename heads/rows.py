@@ -51,7 +51,7 @@ class FeatureRows:
         """Return the number of rows."""
         return len(self.rows)
 
-    def take(self, positions: slice) -> FeatureRows:
+    def take(self, positions: slice | NDArray[np.int64]) -> FeatureRows:
         """Return the rows at these positions."""
         return replace(self, rows=self.rows[positions])
 

@@ -15,13 +15,14 @@ import numpy as np
 from keras import ops
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
     Single = NDArray[np.float32]
     Int = NDArray[np.int64]
-    Weights = tuple[Single, Single, Single, Single]
+    Weights = tuple[Single, ...]
+    Batch = tuple[NDArray[Any], Int, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -188,6 +189,62 @@ def _sigmoid_loss(codes: Any, logits: Any) -> Any:
     return ops.sum(ops.softplus(margin) - ops.cast(codes, margin.dtype) * margin, axis=-1)
 
 
+def train_on_batches(
+    shape: tuple[int, int],
+    network: Network,
+    schedule: Schedule,
+    batches: Callable[[], Iterable[Batch]],
+    held: Callable[[], Iterable[Batch]],
+) -> Trained:
+    """Train one network on batches ``(X, codes, weight)`` that are made anew for each epoch.
+
+    Parameters
+    ----------
+    shape
+        Numbers of features and of classes.
+    network, schedule
+        Settings; batches come in the size they are made.
+    batches, held
+        Return the training batches, shuffled, and the held-out ones.
+    """
+    outputs = 1 if shape[1] == 2 else shape[1]
+    keras.utils.set_random_seed(network.seed)
+    model = keras.Sequential(
+        [
+            keras.Input((shape[0],)),
+            keras.layers.Dense(network.units, activation="relu"),
+            keras.layers.Dropout(network.dropout),
+            keras.layers.Dense(outputs),
+            keras.layers.Reshape((1, outputs)),
+        ]
+    )
+    model.compile(
+        optimizer=keras.optimizers.Adam(network.learning_rate),
+        loss=_sigmoid_loss if outputs == 1 else _softmax_loss,
+        jit_compile=_compiled(),
+    )
+    best = Trained(tuple(model.get_weights()), np.inf, 0)
+    for epoch in range(1, schedule.epochs + 1):
+        for X, codes, weight in batches():
+            model.train_on_batch(X, codes[:, None].astype(np.int32), sample_weight=weight)
+        loss = _held_loss(model, held())
+        if loss < best.loss:
+            best = Trained(tuple(model.get_weights()), loss, epoch)
+        if epoch - best.epoch >= schedule.patience:
+            break
+    return best
+
+
+def _held_loss(model: Any, held: Iterable[Batch]) -> float:
+    """Return the weighted log loss on held-out batches."""
+    loss, total = 0.0, 0.0
+    for X, codes, weight in held:
+        logits = ops.convert_to_numpy(model(X))
+        loss += float(_losses(logits, codes, weight)[0] * weight.sum())
+        total += float(weight.sum())
+    return loss / total
+
+
 class Watch(keras.callbacks.Callback):  # type: ignore[misc]
     """Keeps each network as it was when its loss on held-out rows was lowest."""
 
@@ -210,7 +267,7 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
             self.model.stop_training = True
 
 
-def _losses(logits: Single, codes: Int, weight: Single) -> NDArray[np.float64]:
+def _losses(logits: Single, codes: Int, weight: NDArray[Any]) -> NDArray[np.float64]:
     """Return the weighted log loss of each network ``(networks,)``."""
     scores = logits.astype(np.float64)
     if scores.shape[2] == 1:

@@ -1,0 +1,175 @@
+"""One head, measured on rows it was not trained on."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.utils.validation import has_fit_parameter
+
+from headstart.heads import metrics
+from headstart.heads.gram import widened
+from headstart.heads.rows import FeatureRows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from headstart.heads.folds import Folds
+
+    Int = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class HeadResult:
+    """How one head did on rows it was not trained on.
+
+    Attributes
+    ----------
+    head : str
+    accuracy : float
+    ci95 : tuple of float
+        Wilson interval of the accuracy, on the pooled predictions.
+    balanced_accuracy : float
+    log_loss, calibration_error, temperature : float or None
+        None for a head without probabilities. The temperature is the one that would minimise
+        the log loss on these rows: above 1, the head is too confident.
+    fit_seconds : float
+        One fit, the choice of hyperparameters included (the mean over folds).
+    predict_ms_per_image : float
+        The head alone, on all evaluation rows at once.
+    params : dict
+        Hyperparameters it chose; of several folds, the most frequent choice.
+    params_by_fold : list of dict
+    accuracy_by_fold : list of float
+    p_value : float or None
+        Of the paired test against the best head, corrected for the number of heads; None for
+        the best head itself.
+    """
+
+    head: str
+    accuracy: float
+    ci95: tuple[float, float]
+    balanced_accuracy: float
+    log_loss: float | None
+    calibration_error: float | None
+    temperature: float | None
+    fit_seconds: float
+    predict_ms_per_image: float
+    params: dict[str, Any]
+    params_by_fold: list[dict[str, Any]]
+    accuracy_by_fold: list[float]
+    right: NDArray[np.bool_] = field(repr=False)
+    p_value: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON can hold."""
+        result = {name: value for name, value in vars(self).items() if name != "right"}
+        return result | {"ci95": list(self.ci95)}
+
+
+def evaluate(
+    name: str, head: Any, X: NDArray[Any] | FeatureRows, *, codes: Int, groups: Int, splits: Folds
+) -> HeadResult:
+    """Fit a head on the training part of every split, and measure it on the other part.
+
+    Rows are in memory, or in the store: then the head has to be one that reads them there.
+    """
+    guesses, probabilities, fit_seconds, chosen = [], [], [], []
+    predict_seconds = 0.0
+    for train, test in splits:
+        fitted = clone(head)
+        known = {"groups": groups[train]} if has_fit_parameter(head, "groups") else {}
+        started = time.perf_counter()
+        if isinstance(X, FeatureRows):
+            fitted.fit_rows(X.take(train), codes[train], groups[train])
+        else:
+            fitted.fit(X[train], codes[train], **known)
+        fit_seconds.append(time.perf_counter() - started)
+        guess, seconds = _predicted(fitted.predict, X, test)
+        guesses.append(guess)
+        predict_seconds += seconds
+        chosen.append(_chosen(fitted))
+        if hasattr(fitted, "predict_proba"):
+            probability, _ = _predicted(fitted.predict_proba, X, test)
+            classes = int(codes.max()) + 1
+            probabilities.append(metrics.aligned(probability, fitted.classes_, classes))
+    true, guess = codes[np.concatenate([test for _, test in splits])], np.concatenate(guesses)
+    right = true == guess
+    return HeadResult(
+        head=name,
+        accuracy=float(right.mean()),
+        ci95=metrics.wilson(int(right.sum()), len(right)),
+        balanced_accuracy=metrics.balanced_accuracy(true, guess),
+        **_probabilistic(true, probabilities),
+        fit_seconds=float(np.mean(fit_seconds)),
+        predict_ms_per_image=1e3 * predict_seconds / len(right),
+        params=max(chosen, key=chosen.count),
+        params_by_fold=chosen,
+        accuracy_by_fold=[
+            float((codes[test] == part).mean())
+            for (_, test), part in zip(splits, guesses, strict=True)
+        ],
+        right=right,
+    )
+
+
+def _predicted(
+    predict: Any, X: NDArray[Any] | FeatureRows, test: Int
+) -> tuple[NDArray[Any], float]:
+    """Return the predictions of some rows, and the seconds they took without reading."""
+    if not isinstance(X, FeatureRows):
+        started = time.perf_counter()
+        result: NDArray[Any] = predict(X[test])
+        return result, time.perf_counter() - started
+    order, parts, seconds = [], [], 0.0
+    for positions, block in X.take(test).blocks():
+        started = time.perf_counter()
+        parts.append(predict(widened(block)))
+        seconds += time.perf_counter() - started
+        order.append(positions)
+    result = np.concatenate(parts)
+    return result[np.argsort(np.concatenate(order))], seconds
+
+
+def _chosen(fitted: Any) -> dict[str, Any]:
+    """Return the hyperparameters that a fitted classifier chose."""
+    chosen = getattr(fitted, "chosen_", None) or getattr(fitted, "best_params_", {})
+    return {key: v.item() if isinstance(v, np.generic) else v for key, v in chosen.items()}
+
+
+def _probabilistic(true: Int, probabilities: list[NDArray[np.float64]]) -> dict[str, float | None]:
+    """Return the measures that need probabilities."""
+    if not probabilities:
+        return dict.fromkeys(("log_loss", "calibration_error", "temperature"))
+    p = np.concatenate(probabilities)
+    return {
+        "log_loss": metrics.log_loss(true, p),
+        "calibration_error": metrics.calibration_error(p.argmax(1) == true, p.max(1)),
+        "temperature": metrics.temperature(true, metrics.logs(p)),
+    }
+
+
+def test_name(splits: Folds) -> str:
+    """Return what the paired test is called."""
+    return "McNemar's exact test" if len(splits) == 1 else "corrected resampled t-test"
+
+
+def with_p_values(results: list[HeadResult], splits: Folds) -> Iterator[HeadResult]:
+    """Yield the results, each with the p-value of its difference from the first."""
+    leader = results[0]
+    raw = [_p_value(leader, other, splits) for other in results[1:]]
+    yield leader
+    for result, p_value in zip(results[1:], metrics.holm(raw), strict=True):
+        yield replace(result, p_value=p_value)
+
+
+def _p_value(leader: HeadResult, other: HeadResult, splits: Folds) -> float:
+    if len(splits) == 1:
+        return metrics.mcnemar(leader.right, other.right)
+    differences = np.subtract(leader.accuracy_by_fold, other.accuracy_by_fold)
+    return metrics.corrected_t(differences, 1 / (len(splits) - 1))

@@ -1,0 +1,145 @@
+"""Heads past memory: they see every row once an epoch, and hold few of them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from sklearn.linear_model import RidgeClassifier
+
+from headstart.errors import HeadError
+from headstart.heads import compare
+from headstart.heads.gram import ArrayRows
+from headstart.heads.rows import FeatureRows
+from headstart.heads.stream import StreamedDense, StreamedLinear, StreamedRidge, shuffled_batches
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from headstart.cache import Store
+
+    MakeStore = Callable[..., Store]
+    Draw = Callable[..., Any]
+
+
+def test_batches_hold_every_row_once_with_its_own_features(
+    make_store: MakeStore, draw: Draw
+) -> None:
+    """An epoch gives each wanted row once, in another order each time, paired with its features."""
+    features, label = draw(300)
+    rows = FeatureRows(make_store(features, label), None, np.arange(300))
+    wanted = np.flatnonzero(np.arange(300) % 3 != 0)
+    rng = np.random.default_rng(0)
+    orders = []
+    for _ in range(2):
+        seen = []
+        for positions, X in shuffled_batches(rows, wanted, batch=17, buffer_rows=90, rng=rng):
+            assert len(positions) <= 17
+            assert np.array_equal(X, features[positions].reshape(len(X), -1).astype(np.float32))
+            seen.extend(positions.tolist())
+        assert sorted(seen) == wanted.tolist()
+        orders.append(seen)
+    assert orders[0] != orders[1]
+    assert orders[0] != sorted(orders[0])
+
+
+@pytest.mark.parametrize("loss", ["logistic", "squared_hinge"])
+def test_linear_heads_come_as_near_as_the_data_allow(draw: Draw, loss: str) -> None:
+    """By mini-batches a linear head is as good as one trained on all rows at once."""
+    features, label = draw(1200, signal=0.2)
+    X = features.reshape(1200, -1).astype(np.float32)
+    head = StreamedLinear(loss).fit(X[:800], label[:800])
+    exact = RidgeClassifier(100).fit(X[:800], label[:800])
+    assert head.score(X[800:], label[800:]) > exact.score(X[800:], label[800:]) - 0.03
+    assert np.allclose(head.predict_proba(X).sum(1), 1)
+
+
+def test_ridge_in_closed_form_is_ridge(draw: Draw) -> None:
+    """Sums over blocks give the weights that scikit-learn finds with all rows in memory."""
+    features, label = draw(400, shape=(30,))
+    X = features.astype(np.float64)
+    square = float((X**2).sum(1).mean())
+    head = StreamedRidge(alpha=0.1).fit(X, label)
+    exact = RidgeClassifier(alpha=0.1 * square).fit(X.astype(np.float32), label)
+    scores = head._scores(X.astype(np.float32)) * head.temperature_
+    assert np.allclose(scores, exact.decision_function(X), atol=1e-3)
+
+
+def test_ridge_refuses_what_does_not_fit(draw: Draw) -> None:
+    features, label = draw(60)
+    with pytest.raises(HeadError, match="use --pool avg"):
+        StreamedRidge(max_memory=10_000).fit(features.reshape(60, -1), label)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras' own
+def test_dense_reads_batches(draw: Draw) -> None:
+    """The dense head learns from batches; one that cannot fit is refused with the remedy."""
+    features, label = draw(300, signal=0.3)
+    X = features.reshape(300, -1).astype(np.float32)
+    head = StreamedDense(units=32, epochs=10, learning_rate=1e-3).fit(X[:200], label[:200])
+    assert head.score(X[200:], label[200:]) > 0.5
+    with pytest.raises(HeadError, match="larger --max-memory"):
+        StreamedDense(max_memory=100_000).fit(X, label)
+
+
+def test_compare_says_which_way_it_took(make_store: MakeStore, draw: Draw) -> None:
+    """Below the memory a row space needs, heads read the store, and the table says why."""
+    store = make_store(*draw(300, signal=0.3))
+    inside = compare(store, ["logreg"], cv=3)
+    past = compare(store, ["logreg", "svm", "ridge"], cv=3, max_memory=6_000_000)
+    assert "row space" in inside.features
+    assert (
+        "batches read from the store"
+        in compare(store, ["logreg"], cv=3, max_memory=400_000).features
+    )
+    assert "row space" in past.features
+    with pytest.raises(HeadError, match="'knn' needs all rows in memory"):
+        compare(store, ["knn"], cv=3, max_memory=400_000)
+
+
+MEASURE = """
+import resource, sys, threading, time
+import numpy as np, scipy.stats, scipy.linalg, sklearn.svm, sklearn.model_selection
+from headstart.cache import Store
+from headstart.heads import compare
+store = Store.open(sys.argv[1])
+def peak():
+    return int(next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1]) * 1024
+before = peak()
+result = compare(store, ["logreg"], max_memory=int(sys.argv[2]))
+print(peak() - before, result.heads[0].accuracy, "batches" in result.features)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_a_store_four_times_the_memory_trains_within_it(make_store: MakeStore, draw: Draw) -> None:
+    """Peak memory stays within the bound, and accuracy within a point of the in-memory fit."""
+    n, bound = 3000, 16_000_000
+    features, label = draw(n, shape=(4, 4, 700), signal=0.035)
+    assert features.nbytes > 4 * bound
+    split = ["train" if i < 2000 else "validation" for i in range(n)]
+    store = make_store(features, label, split=split)
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(store.path), str(bound)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    used, accuracy, streamed = done.stdout.split()
+    exact = compare(store, ["logreg"]).heads[0].accuracy
+    assert streamed == "True"
+    assert int(used) < bound
+    assert float(accuracy) > exact - 0.01
+
+
+def test_rows_in_memory_are_rows_too(draw: Draw) -> None:
+    """`fit` on an array and `fit_rows` on the same rows give the same head."""
+    features, label = draw(120)
+    X = features.reshape(120, -1)
+    a = StreamedLinear(epochs=2).fit(X.astype(np.float32), label)
+    b = StreamedLinear(epochs=2).fit_rows(ArrayRows(X), label)
+    assert np.allclose(a.coef_, b.coef_)
