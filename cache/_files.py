@@ -39,6 +39,8 @@ _TEMPORARY = re.compile(
 )
 #: Tells this process from a dead one that had the same number, as the first of a container.
 _PROCESS = secrets.token_hex(4)
+#: What the file system says where a file, not the moment, is bad.
+DAMAGE = {errno.EIO, errno.ELOOP}
 _DAY = 24 * 60 * 60
 
 
@@ -91,7 +93,7 @@ def check_seal(path: Path) -> str:
             found = _digest(file, size - SEAL_BYTES)
             promised = parse_seal(file.read(SEAL_BYTES), path)
     except OSError as error:
-        if error.errno == errno.EIO:  # the disk itself says so
+        if error.errno in DAMAGE:
             raise CorruptStoreError(f"{path} cannot be read: {error.strerror}") from error
         raise
     if found != promised:

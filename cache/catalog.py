@@ -327,8 +327,8 @@ def _check_virtual(file: h5py.File, index: LayerIndex) -> None:
     dataset = _hdf5.member(file, index.spec.name)
     if not dataset.is_virtual or dataset.shape != (len(index.position), *index.shape):
         raise CorruptStoreError(f"{file.filename}: /{index.spec.name} is not the layer's dataset")
-    known = {f"{SHARDS}/{shard.file}" for shard in index.shards}
-    foreign = {source.file_name for source in dataset.virtual_sources()} - known
+    known = {(f"{SHARDS}/{shard.file}", DATASET) for shard in index.shards}
+    foreign = {source[1:3] for source in dataset.virtual_sources()} - known
     if foreign:
         raise CorruptStoreError(
             f"{file.filename}: /{index.spec.name} points outside the store's shards "

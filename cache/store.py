@@ -198,7 +198,8 @@ class Store:
         layer
             A stored layer; the first one by default.
         split, rows
-            Which rows: a split's, or these row numbers in this order (not both).
+            Which rows: a split's, or these row numbers in this order, or those where a mask
+            of length N is true (not both).
         pool
             ``avg`` or ``max`` over height and width.
         dtype
@@ -218,7 +219,7 @@ class Store:
         """
         if rows is not None and split is not None:
             raise StoreError("give split or rows, not both")
-        wanted = self.rows(split) if rows is None else np.asarray(rows)
+        wanted = self.rows(split) if rows is None else self._catalog_rows(rows)
         result: NDArray[Any] | None = None
         for positions, block in self.blocks(layer, rows=wanted, pool=pool):
             if result is None:
@@ -277,10 +278,18 @@ class Store:
     def _catalog_rows(self, rows: NDArray[np.int64] | None) -> NDArray[np.int64]:
         if rows is None:
             return np.arange(len(self))
-        wanted = np.asarray(rows, dtype=np.int64)
-        if len(wanted) and not 0 <= wanted.min() <= wanted.max() < len(self):
-            raise StoreError(f"rows must be from 0 to {len(self) - 1}; found {wanted.max()}")
-        return wanted
+        wanted = np.asarray(rows)
+        if wanted.dtype == np.bool_ and wanted.shape == (len(self),):
+            return np.flatnonzero(wanted)
+        if wanted.ndim != 1 or (wanted.dtype.kind not in "iu" and len(wanted)):
+            raise StoreError(
+                f"rows must be row numbers, or a mask of {len(self)}; "
+                f"found {wanted.dtype} of shape {wanted.shape}"
+            )
+        outside = (wanted < 0) | (wanted >= len(self))
+        if outside.any():
+            raise StoreError(f"rows must be from 0 to {len(self) - 1}; found {wanted[outside][0]}")
+        return wanted.astype(np.int64)
 
     def _index(self, layer: str | None) -> LayerIndex:
         layers = self._catalog.layers
@@ -352,6 +361,12 @@ class Store:
             raise CorruptStoreError(f"shard {path} is missing; {_remedy(self.path)}") from error
         except HeadstartError as error:
             raise CorruptStoreError(f"{error}; {_remedy(self.path)}") from error
+        except OSError as error:
+            if error.errno not in _files.DAMAGE:
+                raise
+            raise CorruptStoreError(
+                f"{path} cannot be read: {error.strerror}; {_remedy(self.path)}"
+            ) from error
         if found != info.sha256 and not info.file:
             raise _hdf5.ReplacedError(f"{path} was replaced since it was opened; open it again")
         if found != info.sha256:
