@@ -108,7 +108,8 @@ class Forge:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         imports = "".join(f"import {name}; " for name in (*preload, "runpy"))
         program = f"{imports}runpy.run_module('reliability.child', run_name='__main__')"
-        environment = {**os.environ, "PYTHONPATH": str(TESTS), "OPENBLAS_NUM_THREADS": "1"}
+        paths = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
+        environment = {**os.environ, "PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
             [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program],
             stdin=theirs.fileno(),

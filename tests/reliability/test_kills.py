@@ -99,8 +99,9 @@ def test_unfinished_store_tells_what_to_do(forge: lab.Forge, data: Path, tmp_pat
     """A store whose first run was killed is no store yet, and says how to finish it."""
     store = tmp_path / "store"
     running = forge.extract(data, store, delay=0.03)
-    running.until("base")
-    while not list(store.rglob("*.h5")):
+    assert running.until("base") is not None
+    deadline = time.monotonic() + 10
+    while not list(store.rglob("*.h5")) and time.monotonic() < deadline:
         time.sleep(0.01)
     running.kill()
     assert running.wait().code == -9
