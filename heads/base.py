@@ -99,7 +99,10 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 f"a classifier needs rows of two classes or more; found {len(self.classes_)} class"
             )
         class_weight = compute_class_weight(
-            getattr(self, "class_weight", None), classes=self.classes_, y=labels
+            getattr(self, "class_weight", None),
+            classes=self.classes_,
+            y=labels,
+            sample_weight=weight,
         )
         kept = None if groups is None else np.asarray(groups)[used]
         return Training(rows, codes, weight, class_weight, kept, used)

@@ -169,7 +169,7 @@ class RowSpace(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         """
         check_is_fitted(self)
         weights = np.atleast_2d(np.asarray(coef, dtype=np.float64))
-        return combine(self._source, self._dual() @ weights.T)
+        return combine(self._source, self._dual() @ weights.T) / self.scale_
 
     def _fit(self, rows: Rows, progress: Progress | None) -> Self:
         started = time.perf_counter()
@@ -204,12 +204,16 @@ class RowSpace(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return self.coordinates_ * (inverse / self.scale_)
 
     def _project(self, rows: Rows) -> NDArray[np.float64]:
-        if rows.shape[0] >= self.rank_:
-            return project(rows, combine(self._source, self._dual()).T / self.scale_)
-        new, dual = rows.load(), self._dual() / self.scale_
-        result = np.zeros((len(new), self.rank_))
-        for positions, block in self._source.blocks():
-            result += products(new, block) @ dual[positions]
+        dual = self._dual() / self.scale_
+        if self._source.shape[0] > rows.shape[1]:
+            return project(rows, combine(self._source, dual).T)
+        result = np.zeros((rows.shape[0], self.rank_))
+        budget = self.max_memory or available_memory()
+        tile = max(1, budget // (rows.shape[1] * rows.itemsize))
+        for first in range(0, len(result), tile):
+            new = rows.take(slice(first, first + tile)).load()
+            for positions, block in self._source.blocks():
+                result[first : first + tile] += products(new, block) @ dual[positions]
         return result
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     Single = NDArray[np.float32]
     Int = NDArray[np.int64]
 
-#: Rows read at once; chunks of neighbours, because scattered rows read ten times slower.
+#: Rows read at once: chunks of neighbours, because scattered rows read ten times slower.
 _CHUNK = 64
 #: Adam's step for features of mean squared norm 1, times the root of how many they are.
 _STEP = 6.0
@@ -137,12 +137,13 @@ def shuffled_batches(
     Chunks of neighbouring rows are read in random order into a buffer of `buffer_rows` rows;
     batches are drawn from it at random whenever it is full.
     """
-    parts = [np.sort(wanted)[i : i + _CHUNK] for i in range(0, len(wanted), _CHUNK)]
+    chunk = max(_CHUNK // 2, min(4 * _CHUNK, buffer_rows // 2))
+    parts = [np.sort(wanted)[i : i + chunk] for i in range(0, len(wanted), chunk)]
     rng.shuffle(parts)
     positions: list[Int] = []
     blocks: list[NDArray[Any]] = []
     for number, part in enumerate(parts):
-        for inside, block in rows.take(part).blocks(_CHUNK):
+        for inside, block in rows.take(part).blocks(chunk):
             positions.append(part[inside])
             blocks.append(block)
         if sum(map(len, positions)) < buffer_rows and number + 1 < len(parts):
@@ -310,9 +311,18 @@ class _Weights:
 def _adam(value: Single, gradient: Single, moments: list[Single], rate: float) -> None:
     """Move `value` in place, and Adam's two moments with it."""
     first, second = moments
-    first += np.float32(0.1) * (gradient - first)
-    second += np.float32(0.001) * (gradient * gradient - second)
-    value -= np.float32(rate) * first / (np.sqrt(second) + np.float32(1e-12))
+    scratch = gradient * np.float32(0.1)  # the only copy: weights are what memory goes to
+    first *= np.float32(0.9)
+    first += scratch
+    np.multiply(gradient, gradient, out=scratch)
+    scratch *= np.float32(0.001)
+    second *= np.float32(0.999)
+    second += scratch
+    np.sqrt(second, out=scratch)
+    scratch += np.float32(1e-12)
+    np.divide(first, scratch, out=scratch)
+    scratch *= np.float32(rate)
+    value -= scratch
 
 
 def moments(data: Labelled) -> tuple[Single, float]:

@@ -11,7 +11,7 @@ from sklearn.svm import SVC
 
 from headstart.errors import HeadError
 from headstart.heads.base import Head, softmax
-from headstart.heads.folds import best
+from headstart.heads.folds import best, inner_folds
 from headstart.heads.parallel import parallel
 
 if TYPE_CHECKING:
@@ -174,6 +174,9 @@ class SVMHead(Head):
     def _finish(self, K: Float, rows: Training, C: float, folds: Folds) -> None:
         machine = self._svc(C, rows)
         self.calibrated_ = None
+        tested = np.sort(np.concatenate([test for _, test in folds])) if folds else []
+        if folds and not np.array_equal(tested, np.arange(len(K))):  # a fold that was given
+            folds = inner_folds(rows.codes, rows.groups, 5, self.random_state, rows.used)
         if folds:
             calibrated = CalibratedClassifierCV(machine, cv=folds, ensemble=False)
             self.calibrated_ = calibrated.fit(K, rows.codes, sample_weight=rows.sample_weight)
