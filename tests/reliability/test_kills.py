@@ -67,11 +67,11 @@ def test_killed_runs_resume(
             forge.extract(less, store).wait()
         log.take(data)
         code = -9
-        for attempt in range(8):
+        for attempt in range(4):
             before = lab.rows_on_disk(store)
             running = forge.extract(data, store, delay=0.02, log=str(log.path), fault=slow)
             running.until("begin")
-            if attempt < 7:  # the last one may end
+            if attempt < 3:  # the last one may end
                 time.sleep(chance.uniform(0, 0.3))
                 running.kill()
             ended = running.wait()

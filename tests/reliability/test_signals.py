@@ -30,9 +30,13 @@ def test_stopped_runs_end_and_resume(
     tmp_path: Path,
     figures: Callable[[str], None],
 ) -> None:
-    """Within 10 s, in one line, with exit code 1; the next run computes only what is missing."""
+    """Within 10 s, in one line, with exit code 1; the next run computes only what is missing.
+
+    A second SIGINT may come when all is said and the interpreter is ending: then that is what
+    the process ends by.
+    """
     log = lab.Log(tmp_path / "log")
-    stopped, slowest, late, kept = 0, 0.0, 0, 0
+    stopped, slowest, late, kept, by_signal = 0, 0.0, 0, 0, 0
     while stopped < count:
         store = tmp_path / f"store{stopped + late}"
         slow = {"root": str(tmp_path), "slow": 0.003}
@@ -51,8 +55,13 @@ def test_stopped_runs_end_and_resume(
             continue
         stopped += 1
         slowest = max(slowest, time.monotonic() - sent)
-        assert ended.code == 1, ended
-        assert re.fullmatch(r"headstart: stopped.* kept.*run the same command again.*\n", ended.err)
+        said_all = re.match(r"headstart: stopped.* kept.*run the same command again.*\n", ended.err)
+        assert said_all, ended
+        if len(signals) == 1:
+            assert (ended.code, said_all[0]) == (1, ended.err), ended
+        else:
+            assert ended.code in {1, -signal.SIGINT}, ended
+            by_signal += ended.code != 1
         if said := re.search(r"(\d+) of \d+ pictures are kept", ended.err):
             assert sum(before.values()) >= int(said[1])
             kept += int(said[1])
@@ -64,4 +73,7 @@ def test_stopped_runs_end_and_resume(
         lab.check_clean(store)
     assert late < 2 * count + 5
     assert kept > 0
-    figures(f"{stopped} stopped, slowest end {slowest:.2f} s, {late} were done before")
+    figures(
+        f"{stopped} stopped, slowest end {slowest:.2f} s, {late} were done before, "
+        f"{by_signal} ended by a second signal after the message"
+    )
