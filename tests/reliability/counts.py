@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 #: Part to (default suite, ``pytest -m campaign``).
 COUNTS = {
     "kills": (9, 200),
-    "recovery kills": (6, 50),
     "crash points": (31, 1),  # every n-th file operation
     "failing operations": (97, 1),  # every n-th combination of operation, error and duration
     "signals": (2, 30),
