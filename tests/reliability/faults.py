@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import io
 import os
 import signal
@@ -90,7 +91,8 @@ class Fault:
         if self.count == self._at:
             self._struck(f"{name} {Path(os.fspath(path)).name.split('-')[0]}")
         if self._what == "after":
-            (half or do)()
+            with contextlib.suppress(OSError):
+                (half or do)()
         elif half is not None and isinstance(self._what, int):
             half()
         if isinstance(self._what, str):

@@ -23,6 +23,7 @@ import numpy as np
 import fakes
 from headstart.cache import Store, verify
 from headstart.cache.shard import read_head
+from headstart.errors import CorruptStoreError
 from headstart.extract.dataset import Picture, list_dataset
 from headstart.extract.decode import decode
 
@@ -211,9 +212,13 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 
 
 def heads(store: Path) -> dict[str, list[str]]:
-    """Return the rows of every shard, by the shard's name."""
-    found = (read_head(path) for path in sorted((store / "shards").glob("*.h5")))
-    return {head.info.file: [row.decode() for row in head.image_sha256.tolist()] for head in found}
+    """Return the rows of every sound shard, by the shard's name."""
+    found = {}
+    for path in sorted((store / "shards").glob("*.h5")):
+        with contextlib.suppress(CorruptStoreError):
+            rows = read_head(path).image_sha256.tolist()
+            found[path.name] = [row.decode() for row in rows]
+    return found
 
 
 def rows_on_disk(store: Path) -> Counter[tuple[str, bytes]]:
