@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from contextlib import AbstractContextManager
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -31,6 +32,12 @@ def _libraries() -> ThreadpoolController:
     return ThreadpoolController()
 
 
+def single_threaded() -> AbstractContextManager[Any]:
+    """Return a context in which linear algebra uses one thread."""
+    context: AbstractContextManager[Any] = _libraries().limit(limits=1)
+    return context
+
+
 def parallel(function: Callable[[T], R], tasks: Iterable[T]) -> list[R]:
     """Return ``[function(task) for task in tasks]``, computed by as many threads as cores.
 
@@ -47,5 +54,5 @@ def parallel(function: Callable[[T], R], tasks: Iterable[T]) -> list[R]:
     workers = min(cores(), len(work))
     if workers < 2:
         return [function(task) for task in work]
-    with _libraries().limit(limits=1), ThreadPoolExecutor(workers) as pool:
+    with single_threaded(), ThreadPoolExecutor(workers) as pool:
         return list(pool.map(function, work))

@@ -7,6 +7,7 @@ import io
 import os
 import time
 import zipfile
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -17,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from headstart.cache._files import SEAL_BYTES, check_seal, publish_bytes, sealed
 from headstart.errors import HeadstartError
 from headstart.heads.gram import ArrayRows, combine, covariance, gram, products, project
+from headstart.heads.parallel import single_threaded
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from headstart.heads.rows import FeatureRows
 
 _CACHE_VERSION = 1
+_SERIAL = 2000
 _DTYPES = [np.float64, np.float32, np.float16]
 
 
@@ -182,10 +185,7 @@ class RowSpace(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         noise = max(np.finfo(K.dtype).eps, n * np.finfo(np.float64).eps)
         trace = float(np.trace(K, dtype=np.float64))
         self.scale_ = float(np.sqrt(trace / n)) if self.normalize and trace > 0 else 1.0
-        values, vectors = scipy.linalg.eigh(
-            np.divide(K, self.scale_**2, dtype=np.float64), driver="evr", check_finite=False
-        )
-        # evd was no faster, and a pivoted Cholesky leaves coordinates without any order.
+        values, vectors = _eigh(np.divide(K, self.scale_**2, dtype=np.float64))
         real = values > max(values[-1], 0) * noise
         real[-1] = True
         self.eigenvalues_ = np.maximum(values[real][::-1], 0)
@@ -215,6 +215,17 @@ class RowSpace(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             for positions, block in self._source.blocks():
                 result[first : first + tile] += products(new, block) @ dual[positions]
         return result
+
+
+def _eigh(K: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return eigenvalues, rising, and eigenvectors.
+
+    evd was no faster than evr, and a pivoted Cholesky leaves coordinates without any order. Two
+    threads gain nothing on small matrices, and on a busy machine they wait for each other.
+    """
+    with nullcontext() if len(K) > _SERIAL else single_threaded():
+        values, vectors = scipy.linalg.eigh(K, driver="evr", check_finite=False)
+    return values, vectors
 
 
 def _cache_file(store: Store, key: str) -> Path | None:

@@ -6,6 +6,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.svm import SVC
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from headstart.heads.folds import Folds, Int
 
     Float = NDArray[np.float64]
+    Fold = tuple[Int, Int]
 
 PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0)
 WIDTHS = (0.1, 0.5, 2.0)
@@ -94,13 +96,14 @@ class SVMHead(Head):
         rows = self._training(X, y, sample_weight, groups)
         self.X_fit_ = rows.X
         self.unit_ = float(rows.X.var(0).sum()) or 1.0
-        penalties = [float(C) for C in np.atleast_1d(self.C)]
         inner = rows.X @ rows.X.T
         kernels = {width: self._kernel(inner, np.diag(inner), width) for width in self._widths()}
         folds = self._folds(rows)
-        C, self.gamma_ = self._choose(kernels, rows, penalties, folds)
+        C, self.gamma_ = self._choose(kernels, rows, folds)
         self.chosen_ = {"C": C} if self.gamma_ is None else {"C": C, "gamma": self.gamma_}
-        self._finish(kernels[self.gamma_], rows, C, folds)
+        K = kernels[self.gamma_]
+        self.svc_ = self._svc(C, rows).fit(K, rows.codes, rows.sample_weight)
+        self.calibrated_ = self._calibration(K, rows, C, folds)
         return self
 
     def decision_function(self, X: ArrayLike) -> Float:
@@ -122,10 +125,11 @@ class SVMHead(Head):
         logits.
         """
         K = self._against(X)
-        if self.calibrated_ is not None:
-            probability: Float = self.calibrated_.predict_proba(K)
-            return probability
         values = self.svc_.decision_function(K)
+        if self.calibrated_ is not None:
+            held = values.reshape(len(K), -1)
+            probability: Float = self.calibrated_.predict_proba(held)
+            return probability
         return softmax(np.column_stack([0 * values, values]) if values.ndim == 1 else values)
 
     def _widths(self) -> list[float | None]:
@@ -148,42 +152,79 @@ class SVMHead(Head):
         return kernel
 
     def _choose(
-        self,
-        kernels: dict[float | None, Float],
-        rows: Training,
-        penalties: list[float],
-        folds: Folds,
+        self, kernels: dict[float | None, Float], rows: Training, folds: Folds
     ) -> tuple[float, float | None]:
         """Return the penalty and the width with the highest mean accuracy."""
+        penalties = sorted({float(C) for C in np.atleast_1d(self.C)})
         grid = list(product(penalties, kernels))
         if len(grid) == 1 or not folds:
             return min(grid, key=lambda pair: abs(np.log(pair[0])))
+        tasks = [(kernels[width], rows, penalties, fold) for fold in folds for width in kernels]
+        scores = np.reshape(parallel(self._accuracies, tasks), (len(folds), len(kernels), -1))
+        return grid[best(scores.transpose(0, 2, 1).reshape(len(folds), -1))]
 
-        def score(task: tuple[tuple[Int, Int], tuple[float, float | None]]) -> float:
-            (train, test), (C, width) = task
-            K = kernels[width]
-            machine = self._svc(C, rows).fit(
-                K[np.ix_(train, train)], rows.codes[train], rows.sample_weight[train]
-            )
-            guess = machine.predict(K[np.ix_(test, train)])
-            return float((guess == rows.codes[test]).mean())
+    def _accuracies(self, task: tuple[Float, Training, list[float], Fold]) -> list[float]:
+        """Return the accuracy of each penalty, ascending, on one held-out fold."""
+        K, rows, penalties, (train, test) = task
+        inside, against = K[np.ix_(train, train)], K[np.ix_(test, train)]
+        result: list[float] = []
+        bounded = True
+        for C in penalties:
+            if bounded:  # else no row was at its bound: a larger one changes nothing
+                machine = self._svc(C, rows)
+                machine.fit(inside, rows.codes[train], rows.sample_weight[train])
+                bounded = np.abs(machine.dual_coef_).max() >= 0.999 * C * rows.weight[train].min()
+                accuracy = float((machine.predict(against) == rows.codes[test]).mean())
+            result.append(accuracy)
+        return result
 
-        scores = parallel(score, product(folds, grid))
-        return grid[best(np.reshape(scores, (len(folds), len(grid))))]
-
-    def _finish(self, K: Float, rows: Training, C: float, folds: Folds) -> None:
-        machine = self._svc(C, rows)
-        self.calibrated_ = None
-        tested = np.sort(np.concatenate([test for _, test in folds])) if folds else []
-        if folds and not np.array_equal(tested, np.arange(len(K))):  # a fold that was given
+    def _calibration(
+        self, K: Float, rows: Training, C: float, folds: Folds
+    ) -> CalibratedClassifierCV | None:
+        """Return sigmoids fitted to decision values of rows that were held out."""
+        if folds and len(np.unique(np.concatenate([test for _, test in folds]))) < len(K):
+            # Folds that were given need not cover every row.
             folds = inner_folds(rows.codes, rows.groups, 5, self.random_state, rows.used)
-        if folds:
-            calibrated = CalibratedClassifierCV(machine, cv=folds, ensemble=False)
-            self.calibrated_ = calibrated.fit(K, rows.codes, sample_weight=rows.sample_weight)
-            self.svc_ = self.calibrated_.calibrated_classifiers_[0].estimator
-        else:
-            self.svc_ = machine.fit(K, rows.codes, rows.sample_weight)
+        if not folds:
+            return None
+
+        def values(fold: Fold) -> Float:
+            train, test = fold
+            machine = self._svc(C, rows)
+            machine.fit(K[np.ix_(train, train)], rows.codes[train], rows.sample_weight[train])
+            decided: Float = machine.decision_function(K[np.ix_(test, train)])
+            return decided.reshape(len(test), -1)
+
+        parts = parallel(values, folds)
+        held = np.empty((len(K), parts[0].shape[1]))
+        for (_, test), part in zip(folds, parts, strict=True):
+            held[test] = part
+        calibrated = CalibratedClassifierCV(_Decided(), cv=folds, ensemble=False)
+        return calibrated.fit(held, rows.codes, sample_weight=rows.sample_weight)
 
     def _svc(self, C: float, rows: Training) -> SVC:
         weight = dict(enumerate(rows.class_weight))
         return SVC(C=C, kernel="precomputed", class_weight=weight, tol=self.tol, cache_size=500)
+
+
+class _Decided(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Takes decision values for rows, so that scikit-learn calibrates what is there already."""
+
+    def fit(self, X: Float, y: Int, sample_weight: Float | None = None) -> Self:
+        """Learn which classes there are."""
+        del sample_weight
+        self.classes_ = np.unique(y)
+        self.n_features_in_ = X.shape[1]
+        return self
+
+    def predict(self, X: Float) -> NDArray[Any]:
+        """Return the classes with the highest values."""
+        values = self.decision_function(X)
+        guess: NDArray[Any] = self.classes_[
+            (values > 0).astype(int) if values.ndim == 1 else values.argmax(1)
+        ]
+        return guess
+
+    def decision_function(self, X: Float) -> Float:
+        """Return the rows."""
+        return X[:, 0] if X.shape[1] == 1 else X

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.linear_model import LogisticRegression, RidgeClassifier, RidgeClassifierCV
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.svm import SVC
@@ -123,6 +124,11 @@ def test_svm_is_svc(classes: int) -> None:
     width = 0.5 / X.var(0).sum()
     rbf = SVMHead(1.0, kernel="rbf", gamma=0.5).fit(X, y)
     assert np.array_equal(rbf.predict(new), SVC(C=1.0, gamma=width).fit(X, y).predict(new))
+    peer = CalibratedClassifierCV(
+        SVC(C=ours.chosen_["C"], kernel="linear"), cv=folds, ensemble=False
+    )
+    expected = peer.fit(X, y).predict_proba(new)
+    assert np.allclose(ours.predict_proba(new), expected, atol=1e-3)
     probability = rbf.predict_proba(new)
     assert np.allclose(probability.sum(1), 1)
     with pytest.raises(HeadError, match="linear, rbf"):
@@ -225,8 +231,9 @@ def test_the_order_of_rows_changes_nothing(head: Any, case: tuple[int, int, int,
     """Shuffled rows train the same head, given the same folds."""
     X, y = drawn(*case)
     order = np.random.default_rng(case[3]).permutation(len(y))
-    even, odd = np.arange(0, len(y), 2), np.arange(1, len(y), 2)
-    folds = [(even, odd), (odd, even)]
+    half = np.arange(len(y)) // case[2] % 2 == 0
+    folds = [(np.flatnonzero(half), np.flatnonzero(~half))]
+    folds += [(test, train) for train, test in folds]
     place = np.argsort(order)
     shuffled = [(place[a], place[b]) for a, b in folds]
     if hasattr(head, "cv"):
