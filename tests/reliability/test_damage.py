@@ -208,7 +208,7 @@ class Damage:
         elif how == "empty":
             path.write_bytes(b"")
         elif how == "other":
-            shutil.copy(self._chance.choice([one for one in others if one != path]), path)
+            shutil.copy(self._chance.choice([one for one in others if one.name != path.name]), path)
         else:
             start = self._chance.randrange(len(whole) - 64)
             torn = bytes(byte ^ 0xFF for byte in whole[start : start + 64])
@@ -240,7 +240,7 @@ def test_repair_computes_what_is_damaged_and_nothing_else(
             if path.name == "ledger.jsonl":
                 path.write_text("{}\n")
                 continue
-            kinds[damage(path, shards(copy))] += 1
+            kinds[damage(path, shards(store))] += 1
         if not (copy / "features.h5").exists():  # no store says where its pictures are
             shutil.copy(copy / "ledger.jsonl", copy / "features.h5")
         lists = copy / "features.h5" not in chosen  # else a copy under another's name will do
