@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -62,6 +62,9 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     ``fit(..., groups=...)`` for rows that must stay together when the head splits its training
     rows to choose hyperparameters, and ``chosen_``, the hyperparameters it chose.
     """
+
+    #: Whether fits of this head may run beside each other in threads.
+    beside: ClassVar[bool] = True
 
     classes_: NDArray[Any]
     chosen_: dict[str, Any]

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     Int = NDArray[np.int64]
 
+#: Folds in which hyperparameters are chosen, inside the training part of each outer fold.
+_INNER = 3
 #: Rows beyond which the factorisation of their inner products takes too long.
 MOST_GRAM_ROWS = 30_000
 
@@ -161,9 +163,15 @@ def compare(
     source = FeatureRows(store, layer, rows.numbers, pool)
     reason = _past_memory(source, plain=plain, max_memory=max_memory)
     make = partial(make_streamed, max_memory=max_memory) if reason else make_head
-    options = {"random_state": seed, "class_weight": class_weight, "plain": plain or None}
-    entries = _named(heads, make, options)
     splits, protocol = _splits(store, rows, cv, seed)
+    inner = _INNER if len(splits) > 1 else None
+    options = {
+        "random_state": seed,
+        "class_weight": class_weight,
+        "plain": plain or None,
+        "cv": inner,
+    }
+    entries = _named(heads, make, options)
     X: NDArray[Any] | FeatureRows = source
     features = f"batches read from the store, because {reason}"
     if not reason:
@@ -223,8 +231,11 @@ def _named(
         taken[name] += 1
         known = head.get_params(deep=False)
         for parameter, value in options.items():
-            ours = isinstance(entry, str) or known.get(parameter) is None
-            if parameter in known and value is not None and ours:
+            if parameter not in known:
+                continue
+            open_to_us = parameter in {"random_state", "class_weight"} and known[parameter] is None
+            ours = isinstance(entry, str) or open_to_us
+            if value is not None and ours:
                 head.set_params(**{parameter: value})
         result.append((name if taken[name] == 1 else f"{name} {taken[name]}", head))
     return result

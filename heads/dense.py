@@ -70,6 +70,8 @@ class DenseHead(Head):
         Every combination that was trained, and its loss.
     """
 
+    beside = False  # Keras has one random state, and uses all cores by itself
+
     def __init__(
         self,
         *,

@@ -12,6 +12,7 @@ from sklearn.utils.validation import has_fit_parameter
 
 from headstart.heads import metrics
 from headstart.heads.gram import widened
+from headstart.heads.parallel import parallel
 from headstart.heads.rows import FeatureRows
 
 if TYPE_CHECKING:
@@ -79,43 +80,65 @@ def evaluate(
 
     Rows are in memory, or in the store: then the head has to be one that reads them there.
     """
-    guesses, probabilities, fit_seconds, chosen = [], [], [], []
-    predict_seconds = 0.0
-    for train, test in splits:
-        fitted = clone(head)
-        known = {"groups": groups[train]} if has_fit_parameter(head, "groups") else {}
-        started = time.perf_counter()
-        if isinstance(X, FeatureRows):
-            fitted.fit_rows(X.take(train), codes[train], groups[train])
-        else:
-            fitted.fit(X[train], codes[train], **known)
-        fit_seconds.append(time.perf_counter() - started)
-        guess, seconds = _predicted(fitted.predict, X, test)
-        guesses.append(guess)
-        predict_seconds += seconds
-        chosen.append(_chosen(fitted))
-        if hasattr(fitted, "predict_proba"):
-            probability, _ = _predicted(fitted.predict_proba, X, test)
-            classes = int(codes.max()) + 1
-            probabilities.append(metrics.aligned(probability, fitted.classes_, classes))
-    true, guess = codes[np.concatenate([test for _, test in splits])], np.concatenate(guesses)
-    right = true == guess
+
+    def one(split: tuple[Int, Int]) -> _Fold:
+        return _fold(head, X, codes, groups, split)
+
+    beside = getattr(head, "beside", False)
+    folds = parallel(one, splits) if beside else [one(split) for split in splits]
+    true = codes[np.concatenate([test for _, test in splits])]
+    right = true == np.concatenate([fold.guess for fold in folds])
+    chosen = [fold.chosen for fold in folds]
     return HeadResult(
         head=name,
         accuracy=float(right.mean()),
         ci95=metrics.wilson(int(right.sum()), len(right)),
-        balanced_accuracy=metrics.balanced_accuracy(true, guess),
-        **_probabilistic(true, probabilities),
-        fit_seconds=float(np.mean(fit_seconds)),
-        predict_ms_per_image=1e3 * predict_seconds / len(right),
+        balanced_accuracy=float(
+            np.mean([right[true == label].mean() for label in np.unique(true)])
+        ),
+        **_probabilistic(true, [f.probability for f in folds if f.probability is not None]),
+        fit_seconds=float(np.mean([fold.fit_seconds for fold in folds])),
+        predict_ms_per_image=1e3 * sum(fold.predict_seconds for fold in folds) / len(right),
         params=max(chosen, key=chosen.count),
         params_by_fold=chosen,
         accuracy_by_fold=[
-            float((codes[test] == part).mean())
-            for (_, test), part in zip(splits, guesses, strict=True)
+            float((codes[test] == fold.guess).mean())
+            for (_, test), fold in zip(splits, folds, strict=True)
         ],
         right=right,
     )
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """What one fit gave on the rows it has not seen."""
+
+    guess: Int
+    probability: NDArray[np.float64] | None
+    chosen: dict[str, Any]
+    fit_seconds: float
+    predict_seconds: float
+
+
+def _fold(
+    head: Any, X: NDArray[Any] | FeatureRows, codes: Int, groups: Int, split: tuple[Int, Int]
+) -> _Fold:
+    """Fit on the training part of a split, and predict the other part."""
+    train, test = split
+    fitted = clone(head)
+    known = {"groups": groups[train]} if has_fit_parameter(head, "groups") else {}
+    started = time.perf_counter()
+    if isinstance(X, FeatureRows):
+        fitted.fit_rows(X.take(train), codes[train], groups[train])
+    else:
+        fitted.fit(X[train], codes[train], **known)
+    fit_seconds = time.perf_counter() - started
+    guess, predict_seconds = _predicted(fitted.predict, X, test)
+    probability = None
+    if hasattr(fitted, "predict_proba"):
+        seen = _predicted(fitted.predict_proba, X, test)[0]
+        probability = metrics.aligned(seen, fitted.classes_, int(codes.max()) + 1)
+    return _Fold(guess, probability, _chosen(fitted), fit_seconds, predict_seconds)
 
 
 def _predicted(

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import expit
 
-from headstart.heads.parallel import cores, parallel
+from headstart.heads.parallel import free_cores, parallel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -106,7 +106,7 @@ def solve(
     penalty[:-1] = 1 / (C * total)
     exact = _Problems(rows, codes, weight / total, penalty)
     iterations = np.zeros(len(C), dtype=np.int64)
-    chunks = max(1, min(cores(), len(C) // _CHUNK))
+    chunks = max(1, min(free_cores(), len(C) // _CHUNK))
     parts = [slice(first, None, chunks) for first in range(chunks)]
     for problems in (exact.single(), exact):
         limit = _limit(problems, tol, max_iter)

@@ -31,11 +31,6 @@ def wilson(right: int, rows: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def balanced_accuracy(codes: Int, guess: Int) -> float:
-    """Return the mean over classes of the share of their rows that were recognised."""
-    return float(np.mean([(guess[codes == c] == c).mean() for c in np.unique(codes)]))
-
-
 def log_loss(codes: Int, probability: Float) -> float:
     """Return the mean negative logarithm of the probability given to the true class."""
     return float(-logs(probability[np.arange(len(codes)), codes]).mean())

@@ -79,13 +79,13 @@ class RidgeHead(Head):
         space = RowSpace(normalize=False).fit((rows.X - mean) * root)
         system = _System(space.coordinates_, space.eigenvalues_, root * (target - base), share)
         penalties = sorted((float(a) for a in np.atleast_1d(self.alpha)), reverse=True)
-        groups = _shared(rows.groups)
-        left_out = [target - system.left_out(alpha, groups) / root for alpha in penalties]
+        residuals = system.left_out(np.array(penalties), _shared(rows.groups))
+        left_out = target - np.moveaxis(residuals, 1, 0) / root
         accuracy = [float((scores.argmax(1) == rows.codes).mean()) for scores in left_out]
         chosen = int(np.argmax(accuracy))
         self.alpha_, self.accuracy_ = penalties[chosen], accuracy[chosen]
         self.temperature_ = temperature(rows.codes, left_out[chosen])
-        self.coef_ = space.back(system.solution(self.alpha_).T)
+        self.coef_ = space.back(system.solution(np.array([self.alpha_]))[:, 0].T)
         self.intercept_ = base - self.coef_ @ mean
         self.chosen_ = {"alpha": self.alpha_}
         return self
@@ -113,21 +113,25 @@ class _System:
     t: Float
     share: Float
 
-    def solution(self, alpha: float) -> Float:
-        """Return the weights ``(r, k)``."""
-        weights: Float = (self.Q.T @ self.t) / (self.extent + alpha)[:, None]
+    def solution(self, alphas: Float) -> Float:
+        """Return the weights ``(r, A, k)`` for each penalty."""
+        weights: Float = (self.Q.T @ self.t)[:, None] / (self.extent[:, None] + alphas)[..., None]
         return weights
 
-    def left_out(self, alpha: float, groups: list[NDArray[np.int64]]) -> Float:
-        """Return the residuals ``(n, k)`` of rows that were left out of the fit, by group."""
-        residual: Float = self.t - self.Q @ self.solution(alpha)
-        shrink = 1 / (self.extent + alpha)
-        own = 1 - (self.Q * self.Q) @ shrink - self.share
-        result = residual / np.maximum(own, _TINY)[:, None]
+    def left_out(self, alphas: Float, groups: list[NDArray[np.int64]]) -> Float:
+        """Return the residuals ``(n, A, k)`` of rows that were left out of the fit, by group."""
+        weights = self.solution(alphas)
+        fitted = (self.Q @ weights.reshape(len(weights), -1)).reshape(len(self.Q), len(alphas), -1)
+        residual: Float = self.t[:, None] - fitted
+        shrink = 1 / (self.extent[:, None] + alphas)
+        own = 1 - (self.Q * self.Q) @ shrink - self.share[:, None]
+        result = residual / np.maximum(own, _TINY)[..., None]
         for group in groups:
             root = np.sqrt(self.share[group])
-            hat = (self.Q[group] * shrink) @ self.Q[group].T + np.outer(root, root)
-            result[group] = np.linalg.lstsq(np.eye(len(group)) - hat, residual[group])[0]
+            for a in range(len(alphas)):
+                hat = (self.Q[group] * shrink[:, a]) @ self.Q[group].T + np.outer(root, root)
+                rest = np.eye(len(group)) - hat
+                result[group, a] = np.linalg.lstsq(rest, residual[group, a])[0]
         return result
 
 

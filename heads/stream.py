@@ -57,6 +57,8 @@ class StreamedHead(Head):
     hyperparameters; the chosen ones are then trained on all rows.
     """
 
+    beside = False  # each takes the memory that is allowed
+
     random_state: int
     class_weight: ClassWeight
     max_memory: int | None

@@ -1,0 +1,283 @@
+"""Heads in the row space against scikit-learn and plain Keras, on the same features.
+
+    python benchmarks/heads.py [STORE] [--only logreg,svm,dense,table,memory] [--quick]
+
+Without STORE: a synthetic set of 2,000 x 37,632 features, 86% zeros. Both sides of a ratio run in
+this process. With --quick a slow peer runs on part of its work, and what it would have taken is
+extrapolated and marked as such.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.svm import SVC
+
+from headstart.cache import Filling, Rows, Spec, Store
+from headstart.heads import DenseHead, LogisticHead, RowSpace, SVMHead
+from headstart.heads.logistic import solve
+from headstart.heads.rows import FeatureRows
+
+GRID = [float(C) for C in np.logspace(-2, 4, 10)]
+
+
+@dataclass(frozen=True)
+class Data:
+    """What all benchmarks run on."""
+
+    store: Store
+    rows: FeatureRows
+    X: Any
+    y: Any
+    folds: list[Any]
+
+
+def synthetic(folder: Path, n: int = 2000) -> Store:
+    """Return a store of sparse features with four classes that overlap."""
+    rng = np.random.default_rng(0)
+    y = np.arange(n) % 4
+    basis = rng.normal(size=(64, 37632)).astype(np.float32)
+    code = rng.normal(size=(n, 64)) + 0.55 * rng.normal(size=(4, 64))[y]
+    features = np.empty((n, 7, 7, 768), np.float16)
+    for i in range(n):
+        dense = 0.13 * code[i].astype(np.float32) @ basis + rng.normal(size=37632)
+        features[i] = np.maximum(dense - 1.57, 0).reshape(7, 7, 768)
+    print(f"synthetic: {np.mean(features == 0):.2f} zeros")
+    ids = [b"%064d" % i for i in range(n)]
+    rows = Rows(tuple("abcd"), [f"{i:05}" for i in range(n)], [""] * n, y.tolist(), ids, [0] * n)
+    filling = Filling(folder)
+    for first in range(0, n, 250):
+        part = slice(first, first + 250)
+        filling.add(Spec(weights="0" * 64), rows.ids()[part], features[part], {})
+    filling.publish(rows, ["mixed7"], left_out=[], unreadable={}, settings={}, seconds=0.0)
+    return Store.open(folder)
+
+
+def load(store: Store) -> Data:
+    """Return labelled rows, as stored and scaled to a mean squared norm of 1."""
+    labels = store.labels()
+    numbers = np.flatnonzero((labels >= 0) & (store.views() == 0) & (store.splits() != "test"))
+    rows = FeatureRows(store, None, numbers)
+    X = rows.load().astype(np.float32)
+    X /= np.sqrt(np.einsum("ij,ij->i", X, X, dtype=np.float64).mean())
+    y = labels[numbers].astype(np.int64)
+    folds = list(StratifiedKFold(5, shuffle=True, random_state=0).split(X, y))
+    return Data(store, rows, X, y, folds)
+
+
+def processor_time() -> float:
+    """Return the seconds of processor that this process and its children took."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def timed(label: str, work: Any) -> tuple[Any, float]:
+    """Return a result and its seconds, and print wall and processor time."""
+    wall, cpu = time.perf_counter(), processor_time()
+    result = work()
+    wall, cpu = time.perf_counter() - wall, processor_time() - cpu
+    print(f"  {label:58s} {wall:8.2f} s   ({cpu:.2f} s of processor)", flush=True)
+    return result, wall
+
+
+class _Loaded:
+    """Stored rows that are in memory already."""
+
+    def __init__(self, rows: FeatureRows) -> None:
+        from headstart.heads.gram import ArrayRows
+
+        self._rows = ArrayRows(rows.load())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._rows, name)
+
+
+def peer(label: str, search: Any, X: Any, y: Any, share: float) -> tuple[Any, float]:
+    """Fit a peer; on a part of its grid the time is extrapolated, and says so."""
+    fitted, seconds = timed(label, lambda: search.fit(X, y))
+    if share < 1:
+        print(f"    extrapolated from {share:.0%} of the grid: {seconds / share:.0f} s")
+    return fitted, seconds / share
+
+
+def logreg(data: Data, quick: bool) -> None:
+    print("logistic regression, 10 penalties x 5 folds")
+    stored = _Loaded(data.rows)
+    space, first = timed(
+        "row space (inner products and factorisation)",
+        lambda: RowSpace()._fit(stored, None),  # noqa: SLF001
+    )
+    Z = space.coordinates_
+    runs = [
+        timed(
+            "LogisticHead, whole grid and final fit",
+            lambda: LogisticHead(GRID, cv=data.folds).fit(Z, data.y),
+        )
+        for _ in range(3)
+    ]
+    ours = runs[0][0]
+    mine = sorted(seconds for _, seconds in runs)[1]
+    search = GridSearchCV(LogisticRegression(max_iter=2000), {"C": GRID}, cv=data.folds)
+    coordinates, theirs = timed("GridSearchCV on coordinates", lambda: search.fit(Z, data.y))
+    print(f"  -> {theirs / mine:.0f} times faster than GridSearchCV on coordinates")
+    folds, grid = (data.folds[:1], GRID[2::4]) if quick else (data.folds, GRID)
+    share = len(folds) * len(grid) / 50
+    search = GridSearchCV(LogisticRegression(max_iter=2000), {"C": grid}, cv=folds, refit=not quick)
+    _, flat = peer("GridSearchCV on flat features", search, data.X, data.y, share)
+    print(
+        f"  -> {flat / (first + mine):.0f} times faster than GridSearchCV on features, "
+        "row space included"
+    )
+    print(f"  best C: ours {ours.C_:.3g}, theirs {coordinates.best_params_['C']:.3g}")
+    agreement(data, Z)
+
+
+def agreement(data: Data, Z: Any) -> None:
+    """Run both sides to a tight tolerance on every problem."""
+    weight = np.zeros((len(Z), 50))
+    for number, (train, _) in enumerate(data.folds):
+        weight[train, number * 10 : number * 10 + 10] = 1
+    C = np.tile(GRID, 5)
+    k = len(np.unique(data.y))
+    ours, _ = timed(
+        "tight: ours, tol=1e-8", lambda: solve(Z, data.y, k, weight, C, tol=1e-8, max_iter=5000)
+    )
+    worst, same, total, started = 0.0, 0, 0, time.perf_counter()
+    scores = np.zeros((2, 5, 10))
+    for number, (train, test) in enumerate(data.folds):
+        for c, penalty in enumerate(GRID):
+            p = number * 10 + c
+            model = LogisticRegression(C=penalty, tol=1e-8, max_iter=20_000).fit(
+                Z[train], data.y[train]
+            )
+            a = objective(Z[train], data.y[train], ours.coef[p], ours.intercept[p], penalty)
+            b = objective(Z[train], data.y[train], model.coef_, model.intercept_, penalty)
+            worst = max(worst, (a - b) / b)
+            mine = (Z[test] @ ours.coef[p].T + ours.intercept[p]).argmax(1)
+            guess = model.predict(Z[test])
+            same, total = same + int((mine == guess).sum()), total + len(test)
+            scores[0, number, c] = (mine == data.y[test]).mean()
+            scores[1, number, c] = (guess == data.y[test]).mean()
+    print(f"  {'tight: scikit-learn, tol=1e-8':58s} {time.perf_counter() - started:8.2f} s")
+    best = [GRID[int(s.mean(0).argmax())] for s in scores]
+    print(
+        f"  objective above theirs by at most {worst:.1e} (relative); same predictions on "
+        f"{same / total:.4%} of {total} held-out rows; best C {best[0]:.3g} and {best[1]:.3g}"
+    )
+
+
+def objective(X: Any, y: Any, coef: Any, intercept: Any, C: float) -> float:
+    """Return what logistic regression minimises."""
+    scores = X @ coef.T + intercept
+    loss = np.logaddexp.reduce(scores, axis=1) - scores[np.arange(len(X)), y]
+    return float(C * loss.sum() + 0.5 * (coef**2).sum())
+
+
+def svm(data: Data, quick: bool) -> None:
+    print("linear SVM, 10 penalties x 5 folds")
+    stored = _Loaded(data.rows)
+    space, first = timed("row space", lambda: RowSpace()._fit(stored, None))  # noqa: SLF001
+    Z = space.coordinates_
+    ours, mine = timed(
+        "SVMHead, whole grid, final fit, calibration",
+        lambda: SVMHead(GRID, cv=data.folds).fit(Z, data.y),
+    )
+    folds, grid = (data.folds[:1], GRID[2::4]) if quick else (data.folds, GRID)
+    share = len(folds) * len(grid) / 50
+    search = GridSearchCV(SVC(kernel="linear"), {"C": grid}, cv=folds, refit=not quick)
+    theirs, flat = peer("GridSearchCV(SVC) on flat features", search, data.X, data.y, share)
+    print(f"  -> {flat / mine:.0f} times faster ({flat / (first + mine):.0f} with the row space)")
+    train, test = data.folds[0]
+    same = total = 0
+    for C in grid if quick else [0.01, 1.0, 100.0]:
+        a = SVMHead(C).fit(Z[train], data.y[train]).predict(Z[test])
+        b = SVC(kernel="linear", C=C).fit(data.X[train], data.y[train]).predict(data.X[test])
+        same, total = same + int((a == b).sum()), total + len(test)
+    print(f"  same predictions on {same} of {total} held-out rows")
+    if not quick:
+        print(f"  best C: ours {ours.chosen_['C']:.3g}, theirs {theirs.best_params_['C']:.3g}")
+
+
+def dense(data: Data, quick: bool) -> None:
+    print("dense head, 1024 units")
+    Z = RowSpace().fit_rows(data.rows).coordinates_
+    train, test = data.folds[0]
+    DenseHead(units=8, epochs=1).fit(Z[train], data.y[train])  # TensorFlow's start is not counted
+    scores: dict[str, list[float]] = {"row space": [], "plain": []}
+    seconds: dict[str, list[float]] = {"row space": [], "plain": []}
+    for seed in range(2 if quick else 5):
+        for form, X in (("row space", Z), ("plain", data.X)):
+            head = DenseHead(plain=form == "plain", random_state=seed)
+            head, taken = timed(
+                f"{form}, seed {seed}", lambda h=head, X=X: h.fit(X[train], data.y[train])
+            )
+            seconds[form].append(taken)
+            scores[form].append(head.score(X[test], data.y[test]))
+    for form, values in scores.items():
+        print(
+            f"  {form}: accuracy {np.mean(values):.3f} +- {np.std(values):.3f}, "
+            f"median {np.median(seconds[form]):.1f} s"
+        )
+    print(f"  -> {np.median(seconds['plain']) / np.median(seconds['row space']):.0f} times faster")
+    _, many = timed("16 heads at once", lambda: DenseHead(starts=16).fit(Z[train], data.y[train]))
+    print(f"  -> 16 heads cost {many / np.median(seconds['row space']):.1f} times one")
+
+
+COMMAND = """
+from headstart.cache import Store
+from headstart.heads import compare
+import sys
+print(compare(Store.open(sys.argv[1]), ["logreg", "svm", "ridge", "knn"]))
+print("TensorFlow imported:", "tensorflow" in sys.modules)
+"""
+
+
+def table(data: Data, quick: bool) -> None:
+    del quick
+    print("compare --heads logreg,svm,ridge,knn, from process start to table")
+    folder = data.store.derived
+    for state in ("cold", "warm", "warm"):
+        if state == "cold" and folder is not None and folder.exists():
+            for file in folder.glob("rowspace-*"):
+                file.unlink()
+        command = [sys.executable, "-c", COMMAND, str(data.store.path)]
+        done, _ = timed(
+            state, lambda c=command: subprocess.run(c, capture_output=True, text=True, check=True)
+        )
+    print(done.stdout)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("store", nargs="?")
+    parser.add_argument("--only", default="logreg,svm,dense,table")
+    parser.add_argument("--quick", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store.open(options.store) if options.store else synthetic(Path(folder) / "s")
+        data = load(store)
+        print(
+            f"{data.X.shape[0]:,} rows x {data.X.shape[1]:,} features, "
+            f"{len(np.unique(data.y))} classes"
+        )
+        for name in options.only.split(","):
+            {"logreg": logreg, "svm": svm, "dense": dense, "table": table}[name](
+                data, options.quick
+            )
+
+
+if __name__ == "__main__":
+    main()
