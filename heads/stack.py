@@ -97,7 +97,7 @@ def train(rows: Examples, networks: Sequence[Network], schedule: Schedule) -> li
     watch = Watch(held[:, None], codes[held], weight[held], schedule.patience)
     model.fit(
         order[:, None],
-        codes[order, None].astype(np.int32),
+        codes[order, None, None].astype(np.int32),
         sample_weight=counted.astype(np.float32),
         batch_size=batch,
         epochs=schedule.epochs,
@@ -180,13 +180,13 @@ def _initial(d: int, network: Network, width: int, outputs: int) -> tuple[Single
 
 def _softmax_loss(codes: Any, logits: Any) -> Any:
     """Return the cross-entropy of each row, summed over networks ``(b,)``."""
-    target = ops.one_hot(codes[:, 0], logits.shape[-1])[:, None]
+    target = ops.one_hot(codes[:, 0], logits.shape[-1])
     return ops.sum(ops.logsumexp(logits, axis=-1) - ops.sum(target * logits, axis=-1), axis=-1)
 
 
 def _sigmoid_loss(codes: Any, logits: Any) -> Any:
-    margin = logits[..., 0]
-    return ops.sum(ops.softplus(margin) - ops.cast(codes, margin.dtype) * margin, axis=-1)
+    # Codes have as many axes as logits, (b, 1, 1): Keras would squeeze a last axis of 1 otherwise.
+    return ops.sum(ops.softplus(logits) - ops.cast(codes, logits.dtype) * logits, axis=(1, 2))
 
 
 def train_on_batches(
@@ -226,7 +226,7 @@ def train_on_batches(
     best = Trained(tuple(model.get_weights()), np.inf, 0)
     for epoch in range(1, schedule.epochs + 1):
         for X, codes, weight in batches():
-            model.train_on_batch(X, codes[:, None].astype(np.int32), sample_weight=weight)
+            model.train_on_batch(X, codes[:, None, None].astype(np.int32), sample_weight=weight)
         loss = _held_loss(model, held())
         if loss < best.loss:
             best = Trained(tuple(model.get_weights()), loss, epoch)

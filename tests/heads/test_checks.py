@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from headstart.heads import (
+    DenseHead,
     LogisticHead,
     NearestMeanHead,
     NeighboursHead,
@@ -14,6 +16,7 @@ from headstart.heads import (
     RowSpace,
     SVMHead,
 )
+from headstart.heads.stream import StreamedLinear, StreamedRidge
 
 ESTIMATORS = [
     RowSpace(),
@@ -51,4 +54,25 @@ def exceptions(estimator: Any) -> dict[str, str]:
 @parametrize_with_checks(ESTIMATORS, expected_failed_checks=exceptions)  # type: ignore[untyped-decorator]
 def test_scikit_learn_checks(estimator: Any, check: Any) -> None:
     """The estimator does what scikit-learn expects of one."""
+    check(estimator)
+
+
+@pytest.mark.campaign
+@pytest.mark.tensorflow
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras' own
+@parametrize_with_checks(  # type: ignore[untyped-decorator]
+    [DenseHead(units=32, batch_size=32, learning_rate=0.01, epochs=30)],
+    expected_failed_checks=lambda _: _WEIGHTS,
+)
+def test_scikit_learn_checks_of_the_dense_head(estimator: Any, check: Any) -> None:
+    """The Keras head does too; apart, because each of its fits is a program to compile."""
+    check(estimator)
+
+
+@parametrize_with_checks(  # type: ignore[untyped-decorator]
+    [StreamedLinear(epochs=40), StreamedLinear("squared_hinge", epochs=40), StreamedRidge()],
+    expected_failed_checks=lambda _: _WEIGHTS,
+)
+def test_scikit_learn_checks_of_streamed_heads(estimator: Any, check: Any) -> None:
+    """Those that read the store again and again do too."""
     check(estimator)

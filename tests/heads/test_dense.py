@@ -52,12 +52,14 @@ def test_the_best_epoch_is_kept(rows: Any) -> None:
 
 
 def test_two_classes_and_labels_of_any_kind(rows: Any) -> None:
-    """Two classes have one sigmoid; labels may be words."""
-    X, y, new, _ = rows
+    """Two classes have one sigmoid, which learns; labels may be words."""
+    X, y, new, true = rows
     words = np.array(["cat", "dog"])[(y > 0).astype(int)]
     head = DenseHead(units=16, epochs=3).fit(X, words)
     assert head.weights_[2].shape == (16, 1)
     assert set(head.predict(new)) <= {"cat", "dog"}
+    learnt = DenseHead(units=[32, 16], batch_size=32).fit(X, words)
+    assert learnt.score(new, np.array(["cat", "dog"])[(true > 0).astype(int)]) > 0.75
     assert np.allclose(head.predict_proba(new).sum(1), 1)
 
 
