@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import io
 import os
@@ -19,13 +20,13 @@ import secrets
 import socket
 import time
 import zlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headstart.errors import CorruptStoreError, StoreVersionError
+from headstart.errors import CorruptStoreError, StoreError, StoreVersionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 FORMAT_VERSION = 1
 SEAL_BYTES = 128
@@ -37,11 +38,17 @@ _PIECE = 1 << 20
 _TEMPORARY = re.compile(
     r"\.tmp-(?P<host>[0-9a-f]{8})-(?P<pid>\d{1,9})-(?P<process>[0-9a-f]{8})[0-9a-f]+\Z"
 )
+_CLAIM = ".tmp-next-"
+_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 #: Tells this process from a dead one that had the same number, as the first of a container.
 _PROCESS = secrets.token_hex(4)
 #: What the file system says where a file, not the moment, is bad.
 DAMAGE = {errno.EIO, errno.ELOOP}
 _DAY = 24 * 60 * 60
+
+
+class OvertakenError(StoreError):
+    """Another process has replaced a file meanwhile, or is about to."""
 
 
 def seal(body_sha256: str) -> bytes:
@@ -117,6 +124,15 @@ def _open(path: Path) -> io.FileIO:
     return io.FileIO(path, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
 
 
+def seal_at(path: Path) -> bytes:
+    """Return what tells one publication from another: the seal; empty if there is no file."""
+    try:
+        with path.open("rb") as file:
+            return seal_of(file.fileno())
+    except (FileNotFoundError, NotADirectoryError):
+        return b""
+
+
 def seal_of(descriptor: int) -> bytes:
     """Return the last bytes of an open file: its seal, if it has one."""
     size = os.fstat(descriptor).st_size
@@ -142,12 +158,11 @@ def temporary_name(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def publishing(path: Path, last_look: Callable[[], None] | None = None) -> Iterator[Path]:
+def publishing(path: Path, rename: Callable[[Path, Path], object] = Path.replace) -> Iterator[Path]:
     """Yield a private temporary path; on success it becomes `path`, whole and synced.
 
     On any failure the temporary is gone and `path` is as it was (or new and whole, if only
-    its folder could not be synced). `last_look` is called when all is ready but the renaming,
-    and may raise.
+    its folder could not be synced). `rename` gives the temporary its name, or raises.
 
     Raises
     ------
@@ -158,9 +173,8 @@ def publishing(path: Path, last_look: Callable[[], None] | None = None) -> Itera
     try:
         yield temporary
         sync(temporary)
-        if last_look is not None:
-            last_look()
-        temporary.replace(path)
+        rename(temporary, path)
+        temporary.unlink(missing_ok=True)
         sync(path.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):
@@ -170,10 +184,65 @@ def publishing(path: Path, last_look: Callable[[], None] | None = None) -> Itera
         raise
 
 
-def publish_bytes(path: Path, data: bytes, last_look: Callable[[], None] | None = None) -> None:
-    """Write `data` to `path`: a reader sees the old file or the new one, never a part."""
-    with publishing(path, last_look) as temporary:
+def publish_bytes(path: Path, data: bytes, *, over: bytes | None = None) -> None:
+    """Write `data` to `path`: a reader sees the old file or the new one, never a part.
+
+    Parameters
+    ----------
+    path, data
+        The file, and what it shall hold.
+    over
+        What `seal_at` says of the file to replace; None to replace any.
+
+    Raises
+    ------
+    OvertakenError
+        If another process has replaced that file, or is about to.
+    OSError
+        If the file system refuses.
+    """
+    rename = Path.replace if over is None else functools.partial(_swap, over=over)
+    with publishing(path, rename) as temporary:
         temporary.write_bytes(data)
+
+
+def _swap(temporary: Path, path: Path, *, over: bytes) -> None:
+    """Rename, if `path` is still the file that ends in `over`, and for one process alone.
+
+    Who makes the hard link named after `over` first may replace it. The link vanishes in the
+    renaming, so whoever makes it again finds the file replaced. No lock is taken that could
+    be lost or left behind.
+    """
+    claim = _claim(path, over)
+    try:
+        claim.hardlink_to(temporary)
+    except FileExistsError as error:
+        raise OvertakenError(f"another run is about to publish {path}") from error
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        claim = temporary  # such a file system leaves a moment between the look and the renaming
+    try:
+        _expect(path, over)
+        claim.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            claim.unlink(missing_ok=True)
+        raise
+
+
+def _expect(path: Path, over: bytes) -> None:
+    if seal_at(path) != over:
+        raise OvertakenError(f"another run has published {path}")
+
+
+def _claim(path: Path, over: bytes) -> Path:
+    return path.with_name(f"{_CLAIM}{hashlib.sha256(over).hexdigest()[:24]}")
+
+
+def is_claimed(path: Path, over: bytes) -> bool:
+    """Tell whether a process is about to replace `path`, which ends in `over`."""
+    return _claim(path, over).exists()
 
 
 def sync(path: Path) -> None:
@@ -187,10 +256,21 @@ def sync(path: Path) -> None:
 
 def remove_stale_temporaries(folder: Path) -> None:
     """Remove what dead processes have left behind in `folder`."""
+    claims = {}
+    for path in folder.glob(f"{_CLAIM}*"):
+        with contextlib.suppress(FileNotFoundError):
+            claims[path] = path.stat().st_ino
+    alive = set()
     for path in folder.glob(".tmp-*"):
         match = _TEMPORARY.fullmatch(path.name)
         with contextlib.suppress(FileNotFoundError):  # another process was faster
             if match and _is_stale(path, match):
+                path.unlink()
+            elif match:
+                alive.add(path.stat().st_ino)
+    for path, inode in claims.items():  # a claim lives as long as the temporary it links to
+        with contextlib.suppress(FileNotFoundError):
+            if inode not in alive and path.stat().st_ino == inode:
                 path.unlink()
 
 

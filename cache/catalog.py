@@ -20,7 +20,7 @@ import numpy as np
 from headstart.cache import _files, _hdf5
 from headstart.cache.shard import DATASET, NAME, ShardInfo
 from headstart.cache.spec import Spec
-from headstart.errors import CorruptStoreError, StoreError, StoreVersionError
+from headstart.errors import CorruptStoreError, StoreVersionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,10 +34,6 @@ SHARDS = "shards"
 SPLITS = ("", "train", "validation", "test")
 _PRIVATE = "headstart"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-
-
-class OvertakenError(StoreError):
-    """Another run published this store meanwhile."""
 
 
 class LeftOut(NamedTuple):
@@ -110,30 +106,16 @@ def versions() -> dict[str, str]:
     return found
 
 
-def published(folder: Path) -> bytes:
-    """Return what tells one publication from another: the seal; empty if there is none."""
-    try:
-        with (folder / FILE).open("rb") as file:
-            return _files.seal_of(file.fileno())
-    except (FileNotFoundError, NotADirectoryError):
-        return b""
-
-
 def write(folder: Path, catalog: Catalog, *, over: bytes) -> None:
     """Swap in a new ``features.h5``, and the ledger that people read.
 
     Raises
     ------
     OvertakenError
-        If what is `published` there is not `over` any more; nothing has changed.
+        If the seal of ``features.h5`` is not `over` any more; nothing has changed.
     """
-
-    def last_look() -> None:
-        if published(folder) != over:
-            raise OvertakenError(f"another run published {folder} meanwhile")
-
     data = _files.sealed(_hdf5.build(lambda file: _fill(file, catalog)))
-    _files.publish_bytes(folder / FILE, data, last_look)
+    _files.publish_bytes(folder / FILE, data, over=over)
     _files.publish_bytes(folder / "ledger.jsonl", ledger_text(catalog))
 
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from headstart.cache.spec import Spec
 
+_PATIENCE = 10.0  # seconds in which whoever is about to publish has done so
+
 #: Identity of a row under a spec: SHA-256 (hex) of the picture's file, and its view.
 RowId = tuple[bytes, int]
 
@@ -89,7 +91,7 @@ class Filling:
         self._known: dict[str, _Known] = {}
         self._clock = time.perf_counter()
         self._repair = repair
-        self._published = catalog.published(folder)
+        self._published = _files.seal_at(folder / catalog.FILE)
         self.before = _read_catalog(folder, damaged_is_none=repair)
         self._prepare()
         if self.before is not None:
@@ -247,11 +249,25 @@ class Filling:
                 return False
             try:
                 catalog.write(self.folder, after, over=self._published)
-            except catalog.OvertakenError:
+            except _files.OvertakenError:
                 self._catch_up()
             else:
-                self.before, self._published = after, catalog.published(self.folder)
+                self.before, self._published = after, _files.seal_at(self.folder / catalog.FILE)
                 return True
+
+    def _wait_for_news(self) -> None:
+        deadline = time.monotonic() + _PATIENCE
+        while (found := _files.seal_at(self.folder / catalog.FILE)) == self._published:
+            if time.monotonic() > deadline:
+                raise StoreError(
+                    f"another run has been about to publish {self.folder} for {_PATIENCE:.0f} s; "
+                    "what was computed is kept: run the same command again"
+                )
+            time.sleep(0.01)
+            tidy(self.folder)  # perhaps it is dead
+            if not _files.is_claimed(self.folder / catalog.FILE, self._published):
+                return
+        self._published = found
 
     def _after(self, draft: Catalog, names: Sequence[str], ids: list[RowId]) -> Catalog:
         layers = {name: self._layer(name, ids) for name in dict.fromkeys(names)}
@@ -265,7 +281,7 @@ class Filling:
 
     def _catch_up(self) -> None:
         """Learn what another run has published since this one began."""
-        self._published = catalog.published(self.folder)
+        self._wait_for_news()
         self.before = _read_catalog(self.folder, damaged_is_none=self._repair)
         for index in self.before.layers.values() if self.before is not None else ():
             if self.spec is not None:

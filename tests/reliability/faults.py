@@ -51,7 +51,7 @@ class Fault:
 
     def install(self) -> None:
         """Put the counted operations in the place of the real ones, for good."""
-        for name in ("replace", "rename", "unlink", "remove", "mkdir", "rmdir"):
+        for name in ("replace", "rename", "link", "unlink", "remove", "mkdir", "rmdir"):
             self._wrap(os, name)
         real_fsync, real_open = os.fsync, io.open
 

@@ -78,6 +78,43 @@ def test_another_spec_published_meanwhile_is_refused(tmp_path: Path) -> None:
     assert Store.open(tmp_path / "store").spec == SPEC
 
 
+def test_two_publications_in_the_same_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between a run's last look and its renaming no other run can publish: it waits, or gives up.
+
+    Sixty rounds of processes once met there: both runs ended well, and one's store was gone.
+    """
+    monkeypatch.setattr("headstart.cache.fill._PATIENCE", 0.1)
+    one, two = Filling(tmp_path / "store"), Filling(tmp_path / "store")
+    fill(one, SPEC, IDS)
+    fill(two, OTHER, IDS)
+    look, refusals = _files._expect, []
+
+    def look_and_let_the_other_try(path: Path, over: bytes) -> None:
+        look(path, over)
+        with pytest.raises(StoreError, match="is kept: run the same command again") as caught:
+            publish(two, OTHER)
+        refusals.append(caught.value)
+
+    monkeypatch.setattr(_files, "_expect", look_and_let_the_other_try)
+    publish(one, SPEC)
+    assert len(refusals) == 1
+    assert Store.open(tmp_path / "store").spec == SPEC
+    lab.check_clean(tmp_path / "store")
+
+
+def test_file_system_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There, too, a run publishes, and sees what another has published before its last look."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refuse)
+    test_a_layer_published_meanwhile_is_kept(tmp_path)
+    test_another_spec_published_meanwhile_is_refused(tmp_path / "other")
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     """Give a store of four rows."""
