@@ -18,7 +18,7 @@ COUNTS = {
     "failing operations": (97, 1),  # every n-th combination of operation, error and duration
     "signals": (2, 30),
     "flips": (150, 10_000),
-    "repairs": (5, 200),
+    "repairs": (5, 100),
     "cuts": (4, 1),  # every n-th multiple of 4 KiB
     "rounds": (4, 60),
     "opens": (150, 5_000),
