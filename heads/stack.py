@@ -15,7 +15,7 @@ import numpy as np
 from keras import ops
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -153,18 +153,18 @@ class Stack(keras.Model):  # type: ignore[misc]
             hidden = ops.where(drawn < self.keep, hidden / np.maximum(self.keep, 1e-6), 0.0)
         return (ops.einsum("bhu,huk->bhk", hidden, self.outer) + self.last) * self.rate
 
-    def separate(self) -> list[Weights]:
-        """Return the weights of each network."""
+    def separate(self, wanted: Sequence[int]) -> Iterator[tuple[int, Weights]]:
+        """Yield the weights of the networks of these numbers."""
+        if not wanted:
+            return
         inner, bias, outer, last = (
             ops.convert_to_numpy(variable) for variable in self.trainable_variables
         )
-        result: list[Weights] = []
-        for h, network in enumerate(self.networks):
-            units, rate = slice(network.units), self.rate[h, 0]
-            mine = slice(h * self.width, h * self.width + network.units)
+        for h in wanted:
+            units, rate = slice(self.networks[h].units), self.rate[h, 0]
+            mine = slice(h * self.width, h * self.width + self.networks[h].units)
             parts = (inner[:, mine], bias[h, units], outer[h, units], last[h])
-            result.append((parts[0] * rate, parts[1] * rate, parts[2] * rate, parts[3] * rate))
-        return result
+            yield h, tuple(part * rate for part in parts)
 
 
 def _initial(d: int, network: Network, width: int, outputs: int) -> tuple[Single, Single]:
@@ -246,24 +246,31 @@ def _held_loss(model: Any, held: Iterable[Batch]) -> float:
 
 
 class Watch(keras.callbacks.Callback):  # type: ignore[misc]
-    """Keeps each network as it was when its loss on held-out rows was lowest."""
+    """Keeps each network as it was when its loss on held-out rows was lowest.
+
+    A network that has not become better for `patience` epochs is finished, as it would be alone,
+    whatever it does while others go on.
+    """
 
     def __init__(self, rows: Int, codes: Int, weight: Single, patience: int) -> None:
         super().__init__()
         self.rows, self.codes, self.weight, self.patience = rows, codes, weight, patience
         self.best: list[Trained] = []
 
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Start with nothing."""
+        del logs
+        self.best = [Trained((), np.inf, 0)] * len(self.model.networks)
+
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Measure every network; stop when none has become better for a while."""
+        """Measure every network that is not finished; stop when all are."""
         del logs
         loss = _losses(ops.convert_to_numpy(self.model(self.rows)), self.codes, self.weight)
-        now = self.model.separate()
-        kept = self.best or [Trained(weights, np.inf, 0) for weights in now]
-        self.best = [
-            Trained(new, float(value), epoch + 1) if value < old.loss else old
-            for new, value, old in zip(now, loss, kept, strict=True)
-        ]
-        if epoch + 1 - max(trained.epoch for trained in self.best) >= self.patience:
+        going = [epoch - trained.epoch < self.patience for trained in self.best]
+        better = [h for h, on in enumerate(going) if on and loss[h] < self.best[h].loss]
+        for h, weights in self.model.separate(better):
+            self.best[h] = Trained(weights, float(loss[h]), epoch + 1)
+        if all(epoch + 1 - trained.epoch >= self.patience for trained in self.best):
             self.model.stop_training = True
 
 

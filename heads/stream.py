@@ -112,13 +112,13 @@ class StreamedHead(Head):
     def _batches(
         self, data: Labelled, batch_size: int, rng: np.random.Generator
     ) -> Iterator[tuple[Int, Single]]:
-        """Yield shuffled batches: a quarter of the memory waits, a sixteenth is in work."""
+        """Yield shuffled batches: an eighth of the memory waits, a sixteenth is in work."""
         memory, d = self.max_memory or available_memory(), data.rows.shape[1]
         return shuffled_batches(
             data.rows,
             data.chosen,
             batch=max(8, min(batch_size, memory // (16 * 4 * d))),
-            buffer_rows=max(_CHUNK, memory // (4 * d * data.rows.itemsize)),
+            buffer_rows=max(_CHUNK, memory // (8 * d * data.rows.itemsize)),
             rng=rng,
         )
 
@@ -176,7 +176,7 @@ class StreamedLinear(StreamedHead):
         Fewer rows if they would take more than a sixteenth of the memory.
     class_weight : dict or "balanced", optional
     max_memory : int, optional
-        Bytes; a quarter of it is the shuffle buffer.
+        Bytes; an eighth of it is the shuffle buffer.
     random_state : int
 
     Attributes
@@ -208,8 +208,12 @@ class StreamedLinear(StreamedHead):
     def _fit(self, data: Labelled) -> Self:
         mean, extent = moments(data)
         grid = np.atleast_1d(np.asarray(self.C, dtype=np.float64))
-        candidate = self._train(data, grid, mean, extent)
-        accuracy, scores = candidate.judge(data, len(self.classes_))
+        judged = [
+            self._train(data, part, mean, extent).judge(data, len(self.classes_))
+            for part in np.array_split(grid, self._passes(data, len(grid)))
+        ]
+        accuracy = np.concatenate([accuracy for accuracy, _ in judged])
+        scores = np.concatenate([scores for _, scores in judged], axis=2)
         best = int(np.argmax(accuracy))
         self.C_ = float(grid[best])
         self.temperature_ = (
@@ -226,6 +230,17 @@ class StreamedLinear(StreamedHead):
     def _scores(self, X: Single) -> Float:
         scores: Float = (X @ self.coef_.T.astype(np.float32)) + self.intercept_
         return scores / self.temperature_
+
+    def _passes(self, data: Labelled, penalties: int) -> int:
+        """Return in how many parts penalties are trained, so that weights take half the memory."""
+        memory = self.max_memory or available_memory()
+        one = 20 * data.rows.shape[1] * len(self.classes_)  # weights, gradient, moments, scratch
+        if one > memory:
+            raise HeadError(
+                f"a linear head on {data.rows.shape[1]:,} features takes {one / 1e6:,.0f} MB to "
+                "train: use --pool avg, or a larger --max-memory"
+            )
+        return -(-penalties // max(1, memory // (2 * one)))
 
     def _train(self, data: Labelled, grid: Float, mean: Single, extent: float) -> _Weights:
         """Return the weights of all penalties."""
@@ -482,9 +497,8 @@ class StreamedDense(StreamedHead):
 
     def _fit(self, data: Labelled) -> Self:
         d = data.rows.shape[1]
-        needed = (
-            20 * d * self.units
-        )  # weights and the best ones, their gradient, Adam's two moments
+        # Weights and the best ones, their gradient, Adam's two moments.
+        needed = 20 * d * self.units
         if needed > (self.max_memory or available_memory()):
             raise HeadError(
                 f"the dense head on {d:,} features takes {needed / 1e9:.1f} GB to train: use "

@@ -145,3 +145,17 @@ def test_rows_in_memory_are_rows_too(draw: Draw) -> None:
     a = StreamedLinear(epochs=2).fit(X.astype(np.float32), label)
     b = StreamedLinear(epochs=2).fit_rows(ArrayRows(X), label)
     assert np.allclose(a.coef_, b.coef_)
+
+
+def test_penalties_take_turns_where_memory_is_short(draw: Draw) -> None:
+    """In as many passes as memory asks for, the same penalty is chosen; too little is refused."""
+    features, label = draw(120, signal=0.3)
+    X = features.reshape(120, -1).astype(np.float32)
+    one = 20 * X.shape[1] * 3
+    grid = [0.1, 1.0, 10.0, 100.0]
+    wide = StreamedLinear(C=grid, batch_size=8).fit(X, label)
+    tight = StreamedLinear(C=grid, batch_size=8, max_memory=2 * one).fit(X, label)
+    assert tight.score(X, label) > 0.9
+    assert wide.chosen_.keys() == tight.chosen_.keys()
+    with pytest.raises(HeadError, match="linear head on 360 features"):
+        StreamedLinear(max_memory=one - 1).fit(X, label)
