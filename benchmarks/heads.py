@@ -50,11 +50,11 @@ def synthetic(folder: Path, n: int = 2000) -> Store:
     rng = np.random.default_rng(0)
     y = np.arange(n) % 4
     basis = rng.normal(size=(64, 37632)).astype(np.float32)
-    code = rng.normal(size=(n, 64)) + 0.55 * rng.normal(size=(4, 64))[y]
+    code = rng.normal(size=(n, 64)) + 0.3 * rng.normal(size=(4, 64))[y]
     features = np.empty((n, 7, 7, 768), np.float16)
     for i in range(n):
         dense = 0.13 * code[i].astype(np.float32) @ basis + rng.normal(size=37632)
-        features[i] = np.maximum(dense - 1.57, 0).reshape(7, 7, 768)
+        features[i] = np.maximum(dense - 1.63, 0).reshape(7, 7, 768)
     print(f"synthetic: {np.mean(features == 0):.2f} zeros")
     ids = [b"%064d" % i for i in range(n)]
     rows = Rows(tuple("abcd"), [f"{i:05}" for i in range(n)], [""] * n, y.tolist(), ids, [0] * n)
