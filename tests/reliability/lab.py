@@ -77,6 +77,7 @@ class Running:
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Send a signal."""
+        assert self.pid > 1, "there is no such process"
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
@@ -92,7 +93,9 @@ class Running:
         if not ready:
             self.kill()
             raise AssertionError(f"process {self.pid} hangs; told {self.told[-5:]}")
-        self._rest += os.read(self.descriptor, 1 << 16)
+        data = os.read(self.descriptor, 1 << 16)
+        assert data, f"process {self.pid} is gone without a word; told {self.told[-5:]}"
+        self._rest += data
         *lines, self._rest = self._rest.split(b"\n")
         for line in lines:
             word, value = json.loads(line)
