@@ -17,7 +17,7 @@ campaign:
 
 # Style and types.
 check:
-    uv run ruff check . && uv run ruff format --check . && uv run mypy && uv run mypy tests
+    uv run ruff check . && uv run ruff format --check . && uv run mypy && uv run mypy --explicit-package-bases tests
 
 # Mend what can be mended mechanically.
 format:

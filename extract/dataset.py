@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from headstart.cache import LeftOut
 from headstart.errors import (
     DataError,
     DataNotFoundError,
@@ -29,7 +30,13 @@ EXTENSIONS = frozenset(
 )
 MAX_FILE_BYTES = 1 << 30
 
-_SPLITS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
+_SPLITS = {
+    "train": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "test": "test",
+}
 # Left by operating systems and network drives, besides everything that begins with a dot.
 _LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir"})
 _SPLIT_SALT = b"headstart split 1:"
@@ -60,14 +67,6 @@ class Picture:
     label: int
     split: str
     columns: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class LeftOut:
-    """A picture, or a folder of them, that cannot be used, and why."""
-
-    path: str
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,19 +156,40 @@ def list_dataset(
 def _list_folder(root: Path) -> Dataset:
     walk = _Walk(root)
     walk.run()
-    in_splits = bool(walk.top_folders) and walk.top_folders <= _SPLITS.keys()
-    depth = 1 if in_splits and "train" in walk.top_folders else 0
+    depth = _depth_of_classes(root, walk.files)
     entries: list[_Entry] = []
     for path in walk.files:
         parts = path.split("/")
         if len(parts) < depth + 2:
             walk.left_out.append(LeftOut(path, "not in a class folder"))
             continue
-        split = _SPLITS[parts[0]] if depth else ""
+        split = _SPLITS[parts[0].lower()] if depth else ""
         entries.append(_Entry(path, root / path, parts[depth], split))
     if not entries:
         raise DataError(_why_empty(root, walk))
     return _dataset(root, entries, walk.left_out, walk.other_files)
+
+
+def _depth_of_classes(root: Path, files: Iterable[str]) -> int:
+    """Return 1 where the top folders are splits, 0 where they are classes; refuse a mixture.
+
+    ``train/`` is a split if its pictures lie in folders of their own; a class of vehicles may
+    have that name too. A split taken for a class would be a label that means nothing.
+    """
+    parts = [path.split("/") for path in files]
+    folders = {part[0] for part in parts if len(part) > 1}
+    flat = {part[0] for part in parts if len(part) == 2}
+    splits = {name for name in folders if name.lower() in _SPLITS}
+    train = {name for name in splits if name.lower() == "train"}
+    if train and splits == folders:
+        return 1
+    if train - flat:
+        strange = min(folders - splits)
+        raise DataError(
+            f"{root} has {', '.join(sorted(splits))} and beside them {strange}, with pictures "
+            "in it: expected train, validation and test alone, or only class folders"
+        )
+    return 0
 
 
 def _why_empty(root: Path, walk: _Walk) -> str:
@@ -193,7 +213,6 @@ class _Walk:
         self.files: list[str] = []
         self.left_out: list[LeftOut] = []
         self.other_files = 0
-        self.top_folders: set[str] = set()
         self._real_root = os.path.realpath(root)
         self._entered: set[tuple[int, int]] = set()
         self._links: list[str] = []
@@ -242,8 +261,6 @@ class _Walk:
         if not _is_unicode(path):
             self._leave_out(path, "folder's name is not valid Unicode")
             return
-        if "/" not in path:
-            self.top_folders.add(path)
         folders.append(path)
 
     def _take_file(self, path: str, *, regular: bool) -> None:
@@ -320,20 +337,31 @@ def _read_csv(manifest: Path) -> tuple[tuple[str, ...], list[_Entry]]:
             table = csv.reader(lines, strict=True)
             columns = [name.strip() for name in next(table, [])]
             places, further = _column_places(columns, manifest)
-            rows = [
+            return further, [
                 _row(
                     manifest,
                     f"line {table.line_num}",
-                    [row[i] if 0 <= i < len(row) else "" for i in places],
+                    _fields(manifest, table.line_num, row, columns, places),
                 )
                 for row in table
                 if row
             ]
-            return further, rows
     except UnicodeDecodeError as error:
         raise DataError(f"{manifest} is not UTF-8 text: {error.reason}") from error
     except csv.Error as error:
         raise DataError(f"{manifest} is not a well-formed CSV file: {error}") from error
+
+
+def _fields(
+    manifest: Path, line: int, row: list[str], columns: list[str], places: list[int]
+) -> list[str]:
+    """Return the fields of a line of CSV that are wanted; a name with a comma is quoted."""
+    if len(row) > len(columns):
+        raise DataError(
+            f"{manifest}, line {line}: expected {len(columns)} fields, found {len(row)}; "
+            'a field with a comma in it goes between "quotes"'
+        )
+    return [row[i] if 0 <= i < len(row) else "" for i in places]
 
 
 def _read_parquet(manifest: Path) -> tuple[tuple[str, ...], list[_Entry]]:

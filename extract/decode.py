@@ -42,7 +42,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from headstart.errors import UnreadableImageError
+from headstart.errors import ImageMemoryError, UnreadableImageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -252,7 +252,7 @@ def _as_reason(kind: str, max_pixels: int) -> Iterator[None]:
     except Image.DecompressionBombError:  # at twice the limit, before the size could be asked
         raise UnreadableImageError(f"over the limit of {max_pixels / 1e6:g} megapixels") from None
     except MemoryError:
-        raise UnreadableImageError(f"not enough memory for this {kind}") from None
+        raise ImageMemoryError(f"not enough memory for this {kind}") from None
     except Exception as error:  # noqa: BLE001 - Pillow's parsers raise nearly every kind
         raise UnreadableImageError(_reason(kind, error)) from None
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from headstart.errors import DataError, UnreadableImageError
+from headstart.errors import DataError, ImageMemoryError, UnreadableImageError
 from headstart.extract.dataset import read_file
 from headstart.extract.decode import decode
 
@@ -130,7 +130,11 @@ class Writer:
 
     def __enter__(self) -> Self:
         """Start the thread."""
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:
+            self._ended.set()  # interrupted while it started: it must still end
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -254,7 +258,7 @@ def _note(outcome: Outcome, job: Job, error: Exception, on_error: str) -> None:
     reason = str(error)
     if on_error == "fail":
         raise DataError(f"{job.path}: {reason}") from error
-    if isinstance(error, UnreadableImageError):
+    if isinstance(error, UnreadableImageError) and not isinstance(error, ImageMemoryError):
         outcome.unreadable[job.row[0].decode()] = reason
     else:
         outcome.vanished[job.row[0].decode()] = reason

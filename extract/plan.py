@@ -119,7 +119,7 @@ def read_source(
 
     found = hash_files([p.file for p in dataset.pictures], workers=workers, progress=tell)
     readable: list[tuple[Picture, str]] = []
-    left_out = [LeftOut(*row) for row in map(dataclasses.astuple, dataset.left_out)]
+    left_out = list(dataset.left_out)
     for picture, digest in zip(dataset.pictures, found, strict=True):
         if isinstance(digest, str):
             readable.append((picture, digest))

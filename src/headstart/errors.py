@@ -19,6 +19,10 @@ class UnreadableImageError(DataError):
     """One picture cannot be decoded; its reason goes to the ledger and the run goes on."""
 
 
+class ImageMemoryError(UnreadableImageError, MemoryError):
+    """One picture needs more memory than there is now; the next run tries it again."""
+
+
 class WeightsError(HeadstartError, ValueError):
     """The base's weights cannot be had, or are not the ones expected."""
 

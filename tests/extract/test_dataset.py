@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+from headstart.cache import LeftOut
 from headstart.errors import (
     DataError,
     DataNotFoundError,
@@ -24,7 +25,6 @@ from headstart.errors import (
 from headstart.extract import dataset as module
 from headstart.extract.dataset import (
     Dataset,
-    LeftOut,
     Picture,
     conflicts,
     hash_files,
@@ -624,3 +624,30 @@ def test_conflicts() -> None:
     assert found.across_labels == (("1", "2", "6"),)
     with pytest.raises(ValueError, match="shorter"):
         conflicts(dataset, [digest("x")])
+
+
+@pytest.mark.parametrize("names", [("train", "val"), ("Train", "valid"), ("train", "test")])
+def test_an_empty_folder_beside_splits_makes_them_no_classes(
+    tmp_path: Path, names: tuple[str, str]
+) -> None:
+    """Splits are told by folders with pictures, in any case; a split is never a label."""
+    for split in names:
+        for label in ("cat", "dog"):
+            picture = tmp_path / split / label / "1.png"
+            picture.parent.mkdir(parents=True)
+            picture.write_bytes(b"x")
+    (tmp_path / "notes").mkdir()
+    found = list_dataset(tmp_path)
+    assert found.classes == ("cat", "dog")
+    assert "train" in {picture.split for picture in found.pictures}
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "2.png").write_bytes(b"x")
+    with pytest.raises(DataError, match="beside them more"):
+        list_dataset(tmp_path)
+
+
+def test_too_many_fields_in_a_line_are_refused(tmp_path: Path) -> None:
+    """A comma in a name is noticed, not cut off."""
+    (tmp_path / "m.csv").write_text("path,label\na.png,cat, black\n")
+    with pytest.raises(DataError, match="line 2: expected 2 fields, found 3"):
+        list_dataset(tmp_path / "m.csv")
