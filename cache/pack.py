@@ -52,7 +52,8 @@ def pack(
         If the file system refuses; `path` is as it was.
     """
     target = Path(path)
-    if target.is_dir() or (store.path.is_file() and target.samefile(store.path)):
+    inside = store.path.resolve() in (target.resolve(), *target.resolve().parents)
+    if target.is_dir() or inside:
         raise StoreError(f"{target} cannot be packed into; choose the name of a new file")
     target.parent.mkdir(parents=True, exist_ok=True)
     _files.remove_stale_temporaries(target.parent)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from headstart.cache import Filling, LeftOut, Store
 from headstart.cache.spec import PER_LAYER
-from headstart.errors import DataError, InterruptedRunError
+from headstart.errors import DataError, InterruptedRunError, StoreError
 from headstart.extract import plan as planning
 from headstart.extract._files import hash_file
 from headstart.extract.decode import DECODING, RESAMPLING
@@ -132,6 +132,8 @@ def fill_store(
         source = planning.read_source(
             data, labels=labels, validation=share, workers=speed.threads, progress=progress
         )
+        if repair:
+            _require_all_pictures(filling, source)
         plan = planning.make_plan(source, filling, settings)
         run = _Run(filling, plan, settings, speed=speed, on_error=on_error, progress=progress)
         run.remembered |= {"data": planning.data_name(data), "validation": share}
@@ -155,6 +157,21 @@ def _require(filling: Filling, settings: Settings) -> None:
     if filling.spec.differences(asked, ignore=PER_LAYER) and not _same_weights(filling, settings):
         asked = dataclasses.replace(asked, weights=str(settings.weights))
     filling.require(asked)
+
+
+def _require_all_pictures(filling: Filling, source: Source) -> None:
+    """Refuse to repair a store from other pictures: that would replace its rows."""
+    if filling.before is None:
+        return
+    there = set(source.sha256)
+    held = zip(filling.before.path, filling.before.image_sha256.tolist(), strict=True)
+    gone = [path for path, digest in held if digest.decode() not in there]
+    if gone:
+        raise StoreError(
+            f"{len(gone)} pictures of {filling.folder} are not there, the first {gone[0]!r}; "
+            "a repair needs the pictures the store was made from: give their place with --data, "
+            "or use extract to bring the store in line with other pictures"
+        )
 
 
 def _asked(filling: Filling, settings: Settings) -> Spec:

@@ -56,6 +56,9 @@ def test_folders_and_the_store_itself_are_no_target(tmp_path: Path) -> None:
     store = make_store(tmp_path / "store", NAMES)
     with pytest.raises(StoreError, match="choose the name of a new file"):
         pack(store, tmp_path)
+    for name in ("features.h5", "shards/one.h5"):
+        with pytest.raises(StoreError, match="choose the name of a new file"):
+            pack(store, store.path / name)
     path = pack(store, tmp_path / "one.h5")
     with pytest.raises(StoreError, match="choose the name of a new file"):
         pack(Store.open(path), path)

@@ -153,6 +153,11 @@ def test_repair_mends_what_verify_found(
     shard.write_bytes(shard.read_bytes()[:-1] + b"x")
     assert cli.main(["verify", str(store)]) == 1
     assert f"damaged: shards/{shard.name}" in capsys.readouterr().out
+    other = fakes.draw_classes(tmp_path / "other", ("a", "b"), per_class=3)
+    fakes.draw(other / "a" / "more.png", seed=9)
+    (other / "a" / "0000.png").unlink()
+    assert cli.main(["verify", str(store), "--repair", "--data", str(other)]) == 1
+    assert "are not there, the first 'cat/0" in capsys.readouterr().err
     assert cli.main(["verify", str(store), "--repair"]) == 0
     assert (Store.open(store).features() == before).all()
 
