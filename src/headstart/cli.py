@@ -31,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit code: 0 done, 1 failed, 2 usage."""
     arguments = vars(_parser().parse_args(argv))
     run, debug = arguments.pop("run"), arguments.pop("debug")
+    if arguments["json"] == "-":
+        arguments["quiet"] = True  # whoever reads the answer from the pipe wants nothing else
     signal.signal(signal.SIGTERM, _terminated)
     try:
         return int(run(**arguments))

@@ -68,7 +68,8 @@ def test_every_option_has_a_help() -> None:
 def test_commands_in_the_readme_parse() -> None:
     """Every ``headstart`` command shown to a newcomer is one the parser takes."""
     text = (ROOT / "README.md").read_text("utf-8")
-    blocks = re.findall(r"```(?:sh|console)?\n(.*?)```", text, flags=re.DOTALL)
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    blocks = [block for language, block in fenced if language in ("sh", "console")]
     lines = [line.split("#")[0] for block in blocks for line in block.splitlines()]
     commands = [
         line.split("headstart ", 1)[1]
