@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headstart._keras import import_keras
 from headstart.extract._graph import (
     INPUT,
     Channels,
@@ -17,7 +18,6 @@ from headstart.extract._graph import (
     Pool,
     Relu,
 )
-from headstart.extract._keras import import_keras
 from headstart.extract.engines import CENTRE
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headstart._keras import import_keras
 from headstart.errors import HeadstartError
 from headstart.extract._arrays import Arrays, read_arrays
 from headstart.extract._graph import Conv, Norm, scale_input, shapes, simplify
 from headstart.extract._inception import blank, convolutions, inception_v3, keras_order
-from headstart.extract._keras import import_keras
 from headstart.extract.engines import (
     CENTRE,
     Program,

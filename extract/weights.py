@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from headstart._keras import import_keras
 from headstart.errors import WeightsError
 from headstart.extract import _registry
 from headstart.extract._files import hash_file, one_line
-from headstart.extract._keras import import_keras
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

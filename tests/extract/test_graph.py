@@ -223,7 +223,7 @@ def test_other_networks_of_keras_are_simplified_likewise(name: str, folded: floa
     """Nothing knows InceptionV3: depthwise convolutions fold, a norm before its convolution not."""
     from keras_trace import TracedEngine, trace
 
-    from headstart.extract._keras import import_keras
+    from headstart._keras import import_keras
 
     keras = import_keras()
     model = getattr(keras.applications, name)(

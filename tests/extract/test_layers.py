@@ -68,7 +68,7 @@ def test_the_graph_is_the_network_keras_builds() -> None:
     """Same names as in a fresh process, same wiring, kernels, strides, shapes and order."""
     from keras_trace import trace
 
-    from headstart.extract._keras import import_keras
+    from headstart._keras import import_keras
 
     keras = import_keras()
     keras.utils.clear_session()  # starts Keras' counters for names anew

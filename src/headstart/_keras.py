@@ -21,7 +21,7 @@ def import_keras() -> Any:
 
     TensorFlow greets its user with notices about oneDNN, CUDA and absl, written by C++ to file
     descriptor 2. They are held back while the backend starts, and shown after all if the start
-    fails. Setting ``TF_CPP_MIN_LOG_LEVEL`` in the environment shows everything, as ever.
+    fails. ``TF_CPP_MIN_LOG_LEVEL=0`` in the environment shows everything, as ever.
 
     Returns
     -------
@@ -33,11 +33,11 @@ def import_keras() -> Any:
     ImportError
         When Keras or its backend is not installed.
     """
-    if "keras" in sys.modules or _LOG_LEVEL in os.environ:
+    if "keras" in sys.modules or os.environ.get(_LOG_LEVEL) == "0":
         import keras
 
         return keras
-    os.environ[_LOG_LEVEL] = "3"
+    os.environ.setdefault(_LOG_LEVEL, "3")
     for name in ("absl", "tensorflow", "jax"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with _held_stderr(), warnings.catch_warnings():
