@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import types
 from typing import TYPE_CHECKING, Any
@@ -124,6 +125,8 @@ class _Callable(types.ModuleType):
     ``headstart.extract`` is both a function people call and the room it lives in; Python
     binds the name to the package as soon as anything imports a module of the room.
     """
+
+    __signature__ = inspect.signature(extract)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Store:
         return extract(*args, **kwargs)

@@ -46,7 +46,10 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that ``import headstart`` costs nothing."""
     if name not in _HOME:
         raise AttributeError(f"module 'headstart' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME[name]), name)
+    home = importlib.import_module(_HOME[name])
+    if home.__name__ == f"{__name__}.{name}":  # `extract`, a package that can be called
+        return home
+    value = getattr(home, name)
     globals()[name] = value
     return value
 

@@ -41,6 +41,12 @@ def parse_size(text: str) -> int:
     return int(float(number) * (1024 if binary else 1000) ** " KMGT".index(prefix.upper() or " "))
 
 
+def plural(count: int, what: str) -> str:
+    """Return a count of things: ``1 row``, ``1,261 rows``, ``3 classes``."""
+    ending = "" if count == 1 else "es" if what.endswith("s") else "s"
+    return f"{count:,} {what}{ending}"
+
+
 def seconds(count: float) -> str:
     """Return a duration for people: ``0.42 s``, ``3 min 20 s``."""
     if count < 10:
@@ -54,7 +60,7 @@ def seconds(count: float) -> str:
 def extracted(store: Store, summary: Summary) -> Iterator[str]:
     """Say what an extraction did."""
     layers = ", ".join(f"{name} {_shape(store.shape(name))}" for name in store.layers)
-    yield f"{summary.rows:,} rows in {store.path}: {layers}, {store.spec.dtype}"
+    yield f"{plural(summary.rows, 'row')} in {store.path}: {layers}, {store.spec.dtype}"
     yield (
         f"  computed {summary.computed:,}, reused {summary.reused:,}, "
         f"duplicates {summary.duplicates:,}, left out {len(summary.left_out):,}"
@@ -85,12 +91,13 @@ def left_out(rows: Sequence[LeftOut], where: str = "") -> Iterator[str]:
 def _groups(what: str, groups: Sequence[Sequence[str]]) -> Iterator[str]:
     if groups:
         example = ", ".join(repr(path) for path in groups[0][:3])
-        yield f"  warning: {len(groups):,} groups of {what}; for example {example}"
+        yield f"  warning: {plural(len(groups), 'group')} of {what}; for example {example}"
 
 
 def held(found: Status) -> Iterator[str]:
     """Say what is in a store."""
-    yield f"{found.store}: {found.rows:,} rows, {len(found.classes)} classes, {size(found.bytes)}"
+    rows, classes = plural(found.rows, "row"), plural(len(found.classes), "class")
+    yield f"{found.store}: {rows}, {classes}, {size(found.bytes)}"
     for name, about in found.layers.items():
         spec = about["spec"]
         yield f"  layer     {name} {_shape(about['shape'])} {spec['dtype']}"
@@ -104,7 +111,8 @@ def held(found: Status) -> Iterator[str]:
     splits = ", ".join(f"{name or 'none'} {count:,}" for name, count in found.splits.items())
     yield f"  splits    {splits}"
     yield f"  made      {found.created}, extraction took {seconds(found.extract_seconds)}"
-    yield f"  {found.duplicates:,} rows are duplicates, {len(found.left_out):,} pictures left out"
+    left = plural(len(found.left_out), "picture")
+    yield f"  {plural(found.duplicates, 'duplicate row')}, {left} left out"
     if found.unused_bytes:
         yield f"  {size(found.unused_bytes)} in shards that no row needs now"
     yield from left_out(found.left_out)
@@ -113,7 +121,7 @@ def held(found: Status) -> Iterator[str]:
 def stale(found: Staleness) -> Iterator[str]:
     """Say what an extraction would do now."""
     if found.to_compute:
-        yield f"extract would compute {found.to_compute:,} pictures of {found.data}:"
+        yield f"extract would compute {plural(found.to_compute, 'picture')} of {found.data}:"
     else:
         yield f"extract would compute nothing: the features of {found.data} are all here"
     reasons = {
@@ -134,11 +142,13 @@ def verified(found: Verification) -> Iterator[str]:
     for problem in found.problems:
         yield f"  damaged: {problem.file}: {problem.what}"
     if found.unlisted:
-        yield f"  {len(found.unlisted)} sound shards are not in use (of a run that was stopped)"
+        unused = plural(len(found.unlisted), "sound shard")
+        yield f"  {unused} not in use (of a run that was stopped)"
     if found.sound:
-        yield f"{found.store} is sound: {found.rows:,} rows in {found.shards:,} shards"
+        rows, shards = plural(found.rows, "row"), plural(found.shards, "shard")
+        yield f"{found.store} is sound: {rows} in {shards}"
     else:
-        yield f"{found.store} is damaged: {len(found.problems)} problems"
+        yield f"{found.store} is damaged: {plural(len(found.problems), 'problem')}"
 
 
 def inspected(found: Inspection) -> Iterator[str]:
@@ -157,12 +167,13 @@ def inspected(found: Inspection) -> Iterator[str]:
 def _pictures(found: Inspection, pictures: Pictures) -> Iterator[str]:
     yield ""
     yield (
-        f"{pictures.data}: {pictures.usable:,} pictures in {len(pictures.classes)} classes "
+        f"{pictures.data}: {plural(pictures.usable, 'picture')} in "
+        f"{plural(len(pictures.classes), 'class')} "
         f"({', '.join(f'{name} {count:,}' for name, count in pictures.classes.items())})"
     )
     yield (
         f"  {pictures.distinct:,} different ones, {len(found.left_out):,} would be left out, "
-        f"{pictures.other_files:,} other files"
+        f"{plural(pictures.other_files, 'other file')}"
     )
     yield from left_out(found.left_out)
     yield from _groups("identical pictures on both sides of a split", pictures.across_splits)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import difflib
 import json
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -14,7 +17,7 @@ from headstart._bars import Bars
 from headstart.errors import HeadstartError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 _WEIGHTS = """\
 weights of the base: 'imagenet' (default; Keras' own download); 'registry' (an InceptionV3
@@ -22,21 +25,25 @@ trained on ImageNet, then fine-tuned by the nsfwjs project to sort photographs a
 by decency, 8-bit quantised: for networks that reach only package registries; taken from the
 npm package nsfwjs 4.3.0 with 'npm pack' and checked by SHA-256); 'random' or 'random:SEED'
 (untrained, for tests); or a FILE: Keras' published ..._notop.h5, a .weights.h5 or a .keras"""
+_NAMES = "NAME[,NAME...]"
+_SIZE = "input height and width in pixels, 75 or more (default: 150)"
+_MAX_PIXELS = "leave out pictures with more pixels (default: 64000000)"
+_LESS_MEMORY = "extract needs less with --batch-size, compare with --max-memory"
 _DATA = """\
 a folder with a folder for each class; the same inside train/, validation/ (or val/), test/;
-or a .csv or .parquet manifest with the columns path,label[,split]"""
+or a .csv or .parquet manifest with the columns path,label[,split] and any others"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit code: 0 done, 1 failed, 2 usage."""
-    arguments = vars(_parser().parse_args(argv))
+    arguments = _parse(argv)
     run, debug = arguments.pop("run"), arguments.pop("debug")
     if arguments["json"] == "-":
         arguments["quiet"] = True  # whoever reads the answer from the pipe wants nothing else
     signal.signal(signal.SIGTERM, _terminated)
     try:
         return int(run(**arguments))
-    except (HeadstartError, OSError, KeyboardInterrupt) as error:
+    except (HeadstartError, OSError, MemoryError, KeyboardInterrupt) as error:
         if debug:
             raise
         return _failed(error)
@@ -46,8 +53,12 @@ def _failed(error: BaseException) -> int:
     if isinstance(error, BrokenPipeError):  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    what = "stopped" if isinstance(error, KeyboardInterrupt) else " ".join(str(error).split())
-    print(f"headstart: {what or type(error).__name__}", file=sys.stderr)
+    what = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, KeyboardInterrupt):
+        what = "stopped"
+    elif isinstance(error, MemoryError) and not isinstance(error, HeadstartError):
+        what = f"not enough memory ({what}); {_LESS_MEMORY}"
+    print(f"headstart: {what}", file=sys.stderr)
     return 1
 
 
@@ -165,18 +176,30 @@ def _names(text: str) -> tuple[str, ...]:
     return names
 
 
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"expected a share from 0 to below 1; found {text}")
-    return value
+def _number(kind: Callable[[str], float], holds: Callable[[float], bool], expected: str) -> Any:
+    """Return a parser of numbers which says what was expected of one it refuses."""
+
+    def parse(text: str) -> float:
+        with contextlib.suppress(ValueError):
+            value = kind(text)
+            if holds(value):
+                return value
+        raise argparse.ArgumentTypeError(f"expected {expected}; found {text!r}")
+
+    return parse
 
 
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a number of 1 or more; found {text}")
-    return value
+_share = _number(float, lambda value: 0 <= value < 1, "a share from 0 to below 1")
+_count = _number(int, lambda value: value >= 1, "a whole number of 1 or more")
+_folds = _number(int, lambda value: value >= 2, "a whole number of 2 or more")
+_seed = _number(int, lambda value: 0 <= value < 2**32, "a whole number from 0 to 4294967295")
+
+
+def _answer(text: str) -> str:
+    """Refuse an answer's place before anything is computed, not after."""
+    if text != "-" and (Path(text).is_dir() or not Path(text).absolute().parent.is_dir()):
+        raise argparse.ArgumentTypeError(f"expected a file in a folder that exists; found {text!r}")
+    return text
 
 
 def _bytes(text: str) -> int:
@@ -189,13 +212,29 @@ def _bytes(text: str) -> int:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
+def _parse(argv: Sequence[str] | None) -> dict[str, Any]:
+    """Return the arguments; name the option that a mistyped one was meant to be."""
+    found, unknown = _parser().parse_known_args(argv)
+    arguments = vars(found)
+    verb: argparse.ArgumentParser = arguments.pop("verb")
+    if unknown:
+        options = re.findall(r"--[a-z-]+", verb.format_help())
+        likely = difflib.get_close_matches(unknown[0].split("=")[0], options, n=1)
+        hint = f"; did you mean {likely[0]}?" if likely else ""
+        verb.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+    return arguments
+
+
 def _parser() -> argparse.ArgumentParser:
     """Return the parser; options not given are absent, so that no default lives here."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--quiet", action="store_true", help="print nothing but errors")
     common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     common.add_argument(
-        "--json", metavar="FILE", help="also write the answer as JSON ('-': stdout)"
+        "--json",
+        metavar="FILE",
+        type=_answer,
+        help="also write the answer as JSON ('-': to stdout, and nothing else)",
     )
     parser = argparse.ArgumentParser(
         prog="headstart", description="Run the frozen base once. Iterate on heads in seconds."
@@ -211,7 +250,7 @@ def _parser() -> argparse.ArgumentParser:
             parents=[common],
             argument_default=argparse.SUPPRESS,
         )
-        found.set_defaults(run=run)
+        found.set_defaults(run=run, verb=found)
         return found
 
     _add_demo(verb("demo", _demo, "the whole story on pictures it draws itself"))
@@ -251,10 +290,16 @@ def _add_demo(verb: argparse.ArgumentParser) -> None:
 
 def _add_inspect(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("data", metavar="DATA", nargs="?", help=_DATA)
-    verb.add_argument("--size", type=_count, help="input height and width in pixels")
-    verb.add_argument("--layer", dest="layers", type=_names, help="layers to cost, with commas")
+    verb.add_argument("--size", type=_count, help=_SIZE)
+    verb.add_argument(
+        "--layer",
+        dest="layers",
+        type=_names,
+        metavar=_NAMES,
+        help="layers to cost (default: mixed7)",
+    )
     verb.add_argument("--all", dest="all_layers", action="store_true", help="list every layer")
-    verb.add_argument("--max-pixels", type=_count, help="pictures with more would be left out")
+    verb.add_argument("--max-pixels", type=_count, help=_MAX_PIXELS)
     verb.add_argument(
         "--strict", action="store_true", help="exit 1 where a picture would be left out"
     )
@@ -267,11 +312,15 @@ def _add_extract(verb: argparse.ArgumentParser) -> None:
         "--layer",
         dest="layers",
         type=_names,
-        metavar="NAME[,NAME...]",
+        metavar=_NAMES,
         help="layers to keep, all in one pass (default: mixed7)",
     )
-    verb.add_argument("--pool", choices=("none", "avg", "max"), help="pooling before storing")
-    verb.add_argument("--size", type=_count, help="input height and width in pixels (default: 150)")
+    verb.add_argument(
+        "--pool",
+        choices=("none", "avg", "max"),
+        help="pooling over height and width before storing (default: none)",
+    )
+    verb.add_argument("--size", type=_count, help=_SIZE)
     verb.add_argument("--weights", help=_WEIGHTS)
     verb.add_argument(
         "--engine",
@@ -285,7 +334,11 @@ def _add_extract(verb: argparse.ArgumentParser) -> None:
         help="arithmetic of the base (default: auto, bfloat16 where the hardware has it); "
         "recorded in the store",
     )
-    verb.add_argument("--dtype", choices=("float16", "float32"), help="of the stored numbers")
+    verb.add_argument(
+        "--dtype",
+        choices=("float16", "float32"),
+        help="of the stored numbers (default: float16)",
+    )
     verb.add_argument(
         "--validation",
         type=_share,
@@ -293,14 +346,21 @@ def _add_extract(verb: argparse.ArgumentParser) -> None:
         help="where DATA has no split: the share of pictures for validation, by a hash of "
         "their bytes (default: 0, no split)",
     )
-    verb.add_argument("--max-pixels", type=_count, help="leave out pictures with more")
+    verb.add_argument("--max-pixels", type=_count, help=_MAX_PIXELS)
     verb.add_argument(
         "--on-error",
         choices=("ledger", "fail"),
-        help="a picture that cannot be used is noted and left out (ledger), or ends the run (fail)",
+        help="a picture that cannot be used is noted and left out (ledger, the default), or ends "
+        "the run (fail)",
     )
-    verb.add_argument("--batch-size", type=_count, help="pictures in a batch; speed only")
-    verb.add_argument("--workers", type=_count, help="decoding threads; speed only")
+    verb.add_argument(
+        "--batch-size", type=_count, help="pictures in a batch; speed only (default: 32)"
+    )
+    verb.add_argument(
+        "--workers",
+        type=_count,
+        help="decoding threads; speed only (default: as many as processor cores, 2 at least)",
+    )
 
 
 def _add_status(verb: argparse.ArgumentParser) -> None:
@@ -324,22 +384,39 @@ def _add_compare(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--heads",
         type=_names,
-        metavar="NAME[,NAME...]",
+        metavar=_NAMES,
         help="heads with commas between them (default: logreg,svm,dense)",
     )
     verb.add_argument("--layer", help="a stored layer (default: the first)")
     verb.add_argument(
-        "--pool", choices=("none", "avg", "max"), help="pooling over height and width"
+        "--pool",
+        choices=("none", "avg", "max"),
+        help="pooling over height and width (default: none)",
     )
-    verb.add_argument("--cv", type=_count, help="folds, where there is no validation split")
-    verb.add_argument("--seed", type=int, help="of folds and heads")
     verb.add_argument(
-        "--class-weight", choices=("balanced",), help="weigh classes by their inverse frequency"
+        "--cv", type=_folds, help="folds, where there is no validation split (default: 5)"
+    )
+    verb.add_argument(
+        "--group-by",
+        metavar="COLUMN",
+        help="a column of the manifest: rows of equal value are never on both sides of a split, "
+        "as the pictures of one patient or one camera (identical pictures never are)",
+    )
+    verb.add_argument("--seed", type=_seed, help="of folds and heads (default: 0)")
+    verb.add_argument(
+        "--class-weight",
+        choices=("balanced",),
+        help="weigh classes by their inverse frequency (default: all rows alike)",
     )
     verb.add_argument(
         "--plain", action="store_true", help="heads on the features, not their row space"
     )
-    verb.add_argument("--max-memory", type=_bytes, help="memory for features, as 800M or 4GB")
+    verb.add_argument(
+        "--max-memory",
+        type=_bytes,
+        metavar="SIZE",
+        help="memory for features, as 800M or 4GB (default: half of the machine's)",
+    )
 
 
 if __name__ == "__main__":

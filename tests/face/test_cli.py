@@ -254,14 +254,54 @@ def test_bad_requests(
         ["extract", "pets", "-o", "s", "--validation", "1"],
         ["compare", "s", "--max-memory", "lots"],
         ["compare", "s", "--heads", ","],
+        ["compare", "s", "--cv", "1"],
+        ["status", "s", "--json", "no/such/folder/answer.json"],
     ],
 )
 def test_usage_errors(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
-    """What cannot be parsed exits with 2 and shows the usage."""
+    """What cannot be parsed exits with 2, shows the usage, and nothing of how we parse."""
     with pytest.raises(SystemExit) as exit_:
         cli.main(arguments)
     assert exit_.value.code == 2
-    assert "usage: headstart" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "usage: headstart" in said
+    assert "invalid _" not in said
+
+
+def test_a_mistyped_option_is_told_what_it_was_meant_to_be(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """``--layers`` is answered with ``--layer``, a stray word with no guess."""
+    for arguments, end in ((["--layers", "a"], "did you mean --layer?\n"), (["b"], ": b\n")):
+        with pytest.raises(SystemExit):
+            cli.main(["extract", "pets", "-o", "s", *arguments])
+        assert capsys.readouterr().err.endswith(end)
+
+
+def test_no_memory_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Where memory runs out, the error names the options that need less of it."""
+
+    def fails(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("headstart.status.status", fails)
+    assert cli.main(["status", str(tmp_path)]) == 1
+    assert "--batch-size" in (error := capsys.readouterr().err)
+    assert error.count("\n") == 1
+
+
+def test_extract_is_a_function_and_a_package() -> None:
+    """``headstart.extract`` can be called and holds its modules, whatever came first."""
+    for first in ("import headstart.extract.run", "headstart.extract"):
+        code = (
+            f"import headstart; {first}; import inspect, headstart.extract as room\n"
+            "assert headstart.extract is room and room.Settings and room.run\n"
+            "assert 'validation' in inspect.signature(headstart.extract).parameters"
+        )
+        done = isolated(code)
+        assert done.returncode == 0, done.stderr
 
 
 @needs_fake_base
