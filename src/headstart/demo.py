@@ -55,7 +55,7 @@ def demo(
     pictures, path = place / "pictures", place / "pictures.features"
     say(f"1. Drawing pictures of our own into {pictures}")
     draw_dataset(pictures)
-    weights = weights or best_weights(say)
+    weights = weights or weights_of(path) or best_weights(say)
     say(f"\n2. headstart extract {pictures} -o {path} --weights {weights}")
     settings = Settings(weights=weights)
     for once_more in (False, True):
@@ -66,8 +66,18 @@ def demo(
     say(f"\n4. headstart compare {path} --heads {','.join(HEADS)}")
     comparison = compare(store, HEADS, progress=progress)
     say(str(comparison))
-    say(_next(path))
+    say(_next(path, weights))
     return comparison
+
+
+def weights_of(path: Path) -> str | None:
+    """Return the weights that an earlier demo filled this store with, if there is one."""
+    from headstart.cache import Store
+
+    if not (path / "features.h5").exists():
+        return None
+    found = Store.open(path).catalog.settings.get("weights")
+    return str(found) if found else None
 
 
 def best_weights(say: Callable[[str], object]) -> str:
@@ -77,18 +87,20 @@ def best_weights(say: Callable[[str], object]) -> str:
     for name in ("imagenet", "registry"):
         try:
             find_weights(name)
-        except WeightsError:
-            say(f"   (the {name} weights cannot be had from here)")
+        except WeightsError as error:
+            say(f"   (no {name} weights: {str(error).split('. ')[0]})")
         else:
             return name
     say(_LOUD)
     return "random"
 
 
-def _next(path: Path) -> str:
+def _next(path: Path, weights: str) -> str:
+    option = "" if weights == "imagenet" else f" --weights {weights}"
     return f"""
 Now your own pictures, in a folder with a folder for each class:
-  headstart extract pets/ -o pets.features
+  headstart inspect pets/
+  headstart extract pets/ -o pets.features{option}
   headstart compare pets.features --heads logreg,svm,dense
 What is in a store:
   headstart status {path}"""
