@@ -81,6 +81,17 @@ def test_commands_in_the_readme_parse() -> None:
         cli._parser().parse_args(shlex.split(command))
 
 
+def test_relative_links_lead_somewhere() -> None:
+    """No document points at a file that is not there."""
+    documents = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+    found = 0
+    for document in documents:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text("utf-8")):
+            assert (document.parent / target).exists(), f"{document.name}: {target}"
+            found += 1
+    assert found > 5
+
+
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "LICENSE"])
 def test_documents_are_there(name: str) -> None:
     """What a visitor looks for is there and says something."""
