@@ -6,8 +6,6 @@ import sys
 import time
 from typing import Any, Self
 
-from tqdm import tqdm
-
 _PATIENCE = 1.0  # seconds before a bar appears
 _UNITS = {"reading": "files", "extracting": "images", "verifying": "B", "packing": "rows"}
 
@@ -38,6 +36,8 @@ class Bars:
             self._bar.update(done - self._bar.n)
 
     def _open(self, stage: str, total: int) -> Any:
+        from tqdm import tqdm  # takes longer than all else that runs before the first answer
+
         unit = _UNITS.get(stage, "steps")
         bar = tqdm(
             total=total,

@@ -57,7 +57,7 @@ def _held_stderr() -> Iterator[None]:
         os.dup2(held.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:  # an interrupt explains itself
             held.seek(0)
             os.write(shown, held.read())
             raise

@@ -8,13 +8,13 @@ import difflib
 import json
 import os
 import re
-import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from headstart._bars import Bars
-from headstart.errors import HeadstartError
+from headstart._interrupts import Interrupts
+from headstart.errors import HeadstartError, InterruptedRunError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -29,24 +29,31 @@ _NAMES = "NAME[,NAME...]"
 _SIZE = "input height and width in pixels, 75 or more (default: 150)"
 _MAX_PIXELS = "leave out pictures with more pixels (default: 64000000)"
 _LESS_MEMORY = "extract needs less with --batch-size, compare with --max-memory"
+_EXPECTED = (HeadstartError, OSError, MemoryError, KeyboardInterrupt)
 _DATA = """\
 a folder with a folder for each class; the same inside train/, validation/ (or val/), test/;
 or a .csv or .parquet manifest with the columns path,label[,split] and any others"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return its exit code: 0 done, 1 failed, 2 usage."""
-    arguments = _parse(argv)
-    run, debug = arguments.pop("run"), arguments.pop("debug")
-    if arguments["json"] == "-":
-        arguments["quiet"] = True  # whoever reads the answer from the pipe wants nothing else
-    signal.signal(signal.SIGTERM, _terminated)
+    """Run the command line; return its exit code: 0 done, 1 failed, 2 usage.
+
+    Without `argv` it is the program: an interrupt, which is failure, ends the process.
+    """
+    interrupts, debug = Interrupts(program=argv is None), False
     try:
-        return int(run(**arguments))
-    except (HeadstartError, OSError, MemoryError, KeyboardInterrupt) as error:
-        if debug:
+        with interrupts:
+            arguments = _parse(argv)
+            run, debug = arguments.pop("run"), arguments.pop("debug")
+            if arguments["json"] == "-":
+                arguments["quiet"] = True  # whoever reads the answer from the pipe wants no more
+            return int(run(**arguments))
+    except BaseException as error:
+        if debug or not (interrupts.came or isinstance(error, _EXPECTED)):
             raise
-        return _failed(error)
+        if interrupts.came and not isinstance(error, InterruptedRunError):
+            error = KeyboardInterrupt()  # an import, say, makes another error of it
+        return interrupts.leave(_failed(error))
 
 
 def _failed(error: BaseException) -> int:
@@ -60,10 +67,6 @@ def _failed(error: BaseException) -> int:
         what = f"not enough memory ({what}); {_LESS_MEMORY}"
     print(f"headstart: {what}", file=sys.stderr)
     return 1
-
-
-def _terminated(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
 
 
 def _say(lines: Iterable[str], *, quiet: bool) -> None:
