@@ -142,7 +142,7 @@ def reading(path: Path, sha256: str) -> Iterator[h5py.File]:
         For all that HDF5 has to say against its content.
     """
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        with _open(path) as file:
             if _files.parse_seal(_files.seal_of(file.id.get_vfd_handle()), path) != sha256:
                 raise ReplacedError(f"{path} was replaced while it was read; open it again")
             yield file
@@ -151,6 +151,23 @@ def reading(path: Path, sha256: str) -> Iterator[h5py.File]:
         if busy or isinstance(error, HeadstartError):
             raise
         raise CorruptStoreError(f"{path} cannot be read as HDF5: {error}") from error
+
+
+def _open(path: Path) -> h5py.File:
+    """Open for reading as most people do, else in whatever way HDF5 lets us.
+
+    HDF5 opens no file twice in a process under different locking; of a source of a virtual
+    dataset it then serves fill values, silently. So ours is its default, and where a reader in
+    this process has chosen another, or a lock cannot be had, the others follow: published files
+    never change, so nothing rests on the lock.
+    """
+    for locking in (None, True):
+        try:
+            return h5py.File(path, "r", locking=locking)
+        except OSError as error:
+            if "lock" not in str(error):
+                raise
+    return h5py.File(path, "r", locking=False)
 
 
 class ReplacedError(CorruptStoreError):

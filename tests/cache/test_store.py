@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -127,6 +128,26 @@ def test_h5py_alone_sees_a_hole_as_nan(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "store" / "features.h5") as file:
         assert np.isnan(file["mixed7"][:4]).all()
         np.testing.assert_array_equal(file["mixed7"][4:], expected(NAMES[4:]))
+
+
+@pytest.mark.parametrize("locking", [None, True, False, "best-effort"])
+def test_a_store_opens_beside_a_users_own_h5py(tmp_path: Path, locking: Any) -> None:
+    """However the user has opened the files of a store in this process, ours open too."""
+    store = make_store(tmp_path / "store", NAMES)
+    shard = store.source(store.catalog.layers["mixed7"].shards[0])
+    catalog = tmp_path / "store" / "features.h5"
+    with h5py.File(catalog, locking=locking), h5py.File(shard, locking=locking):
+        opened = Store.open(tmp_path / "store")
+        np.testing.assert_array_equal(opened.features(dtype="float16"), expected(NAMES))
+
+
+def test_a_users_own_h5py_opens_beside_a_store(tmp_path: Path) -> None:
+    """In the middle of reading a shard, h5py alone reads it too, and its virtual rows."""
+    reading = make_store(tmp_path / "store", NAMES).blocks(block_rows=1)
+    next(reading)
+    with h5py.File(tmp_path / "store" / "features.h5") as file:
+        np.testing.assert_array_equal(file["mixed7"][:], expected(NAMES))
+    assert sum(1 for _ in reading) == len(NAMES) - 1
 
 
 def test_missing_shard_is_named_at_opening(tmp_path: Path) -> None:
