@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from headstart.extract.base import Base
 
     _Batch = tuple[list[RowId], Mapping[str, NDArray[Any]]]
+    _Decoded = tuple[NDArray[np.uint8] | Exception, dict[str, str]]
 
 _SHARD_BYTES = 16 << 20
 _SHARD_ROWS = (64, 1024)
@@ -36,11 +37,21 @@ _CHANGED = "changed while it was being read; run extract again"
 
 @dataclass(frozen=True)
 class Job:
-    """One picture to compute: its row, its file, and its path for the ledger."""
+    """One picture to compute: its row, its file, its path for the ledger, and its copies.
+
+    `copies` are the further files, with their paths, that had the same bytes: where one has
+    changed since, the next will do.
+    """
 
     row: RowId
     file: Path
     path: str
+    copies: tuple[tuple[Path, str], ...] = ()
+
+    @property
+    def places(self) -> tuple[tuple[Path, str], ...]:
+        """Every file the picture may be read from, with its path."""
+        return ((self.file, self.path), *self.copies)
 
 
 @dataclass
@@ -50,7 +61,7 @@ class Outcome:
     computed: set[RowId] = field(default_factory=set)
     #: SHA-256 (hex) of files that cannot be decoded, and why.
     unreadable: dict[str, str] = field(default_factory=dict)
-    #: The same for files that were gone or changed since they were hashed.
+    #: Paths of files that were gone or changed since they were hashed, and which of the two.
     vanished: dict[str, str] = field(default_factory=dict)
 
 
@@ -59,6 +70,12 @@ class Decoder:
 
     The results come in the order of the jobs, so that neither the number of threads nor
     their luck decides which row a picture becomes.
+
+    Attributes
+    ----------
+    vanished
+        Paths that were gone or changed since they were hashed, and which of the two: for one
+        thread, the one that takes the results.
     """
 
     def __init__(
@@ -66,10 +83,11 @@ class Decoder:
     ) -> None:
         self._jobs = iter(jobs)
         self._size, self._max_pixels = size, max_pixels
+        self.vanished: dict[str, str] = {}
         self._pool = concurrent.futures.ThreadPoolExecutor(workers, "decode")
-        self._waiting: collections.deque[
-            tuple[Job, concurrent.futures.Future[NDArray[np.uint8]]]
-        ] = collections.deque()
+        self._waiting: collections.deque[tuple[Job, concurrent.futures.Future[_Decoded]]] = (
+            collections.deque()
+        )
         for _ in range(ahead):
             self._submit()
 
@@ -86,24 +104,40 @@ class Decoder:
         while self._waiting:
             job, future = self._waiting.popleft()
             self._submit()
-            try:
-                yield job, future.result()
-            except (UnreadableImageError, OSError) as error:
-                yield job, error
+            result, vanished = future.result()
+            self.vanished |= vanished
+            yield job, result
 
     def _submit(self) -> None:
         job = next(self._jobs, None)
         if job is not None:
             self._waiting.append((job, self._pool.submit(self._decode, job)))
 
-    def _decode(self, job: Job) -> NDArray[np.uint8]:
-        try:
-            data = read_file(job.file)
-        except UnreadableImageError as error:  # it was readable a moment ago
-            raise OSError(str(error)) from error
-        if hashlib.sha256(data).hexdigest().encode() != job.row[0]:
-            raise OSError(_CHANGED)
-        return decode(data, self._size, max_pixels=self._max_pixels)
+    def _decode(self, job: Job) -> _Decoded:
+        """Return the picture, or why there is none, and the places where it is no more."""
+        vanished: dict[str, str] = {}
+        for file, path in job.places:
+            try:
+                data = _read(file, job.row)
+            except OSError as error:
+                vanished[path] = str(error)
+                continue
+            try:
+                return decode(data, self._size, max_pixels=self._max_pixels), vanished
+            except UnreadableImageError as error:
+                return error, vanished
+        return OSError(vanished[job.path]), vanished
+
+
+def _read(file: Path, row: RowId) -> bytes:
+    """Return the bytes that were hashed, or raise OSError: they are there no more."""
+    try:
+        data = read_file(file)
+    except UnreadableImageError as error:  # it was readable a moment ago
+        raise OSError(str(error)) from error
+    if hashlib.sha256(data).hexdigest().encode() != row[0]:
+        raise OSError(_CHANGED)
+    return data
 
 
 class Writer:
@@ -125,7 +159,7 @@ class Writer:
         self._held: dict[str, list[tuple[RowId, NDArray[Any]]]] = {name: [] for name in specs}
         self._queue: queue.Queue[_Batch | None] = queue.Queue(maxsize=2)
         self._error: BaseException | None = None
-        self._ended = threading.Event()
+        self._ended, self._done = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._work, name="write")
 
     def __enter__(self) -> Self:
@@ -142,7 +176,13 @@ class Writer:
         self._ended.set()  # before all else: a second interrupt finds a thread that ends
         with contextlib.suppress(queue.Full):
             self._queue.put_nowait(None)  # to look at once
-        self._thread.join()
+        try:
+            self._done.wait()  # an interrupted Thread.join() takes the thread for dead
+        except KeyboardInterrupt:  # only now that all is computed: its rows are kept, too
+            self._done.wait()
+            raise
+        finally:
+            self._thread.join()
         if kind is None:
             self._raise()
 
@@ -169,11 +209,13 @@ class Writer:
                 self._write(name, len(self._held[name]))
         except BaseException as error:  # noqa: BLE001 - handed to the thread that asks
             self._error = error
+        finally:
+            self._done.set()
 
     def _batches(self) -> Iterator[_Batch]:
         """Yield what is put, until there is nothing left after the end."""
         while True:
-            last = self._ended.is_set()
+            last = self._ended.is_set() or not threading.main_thread().is_alive()
             try:
                 batch = self._queue.get(block=not last, timeout=_PATIENCE)
             except queue.Empty:
@@ -243,8 +285,11 @@ def run_jobs(
             pixels.clear()
 
     for job, result in decoder:
+        outcome.vanished |= decoder.vanished
+        if on_error == "fail":
+            _stop(outcome, job, result)
         if isinstance(result, Exception):
-            _note(outcome, job, result, on_error)
+            _note(outcome, job, result)
             progress(1)
             continue
         rows.append(job.row)
@@ -254,11 +299,16 @@ def run_jobs(
     flush()
 
 
-def _note(outcome: Outcome, job: Job, error: Exception, on_error: str) -> None:
-    reason = str(error)
-    if on_error == "fail":
-        raise DataError(f"{job.path}: {reason}") from error
-    if isinstance(error, UnreadableImageError) and not isinstance(error, ImageMemoryError):
-        outcome.unreadable[job.row[0].decode()] = reason
-    else:
-        outcome.vanished[job.row[0].decode()] = reason
+def _stop(outcome: Outcome, job: Job, result: object) -> None:
+    """Raise DataError, naming the picture, if there is one that cannot be used."""
+    for path, reason in outcome.vanished.items():
+        raise DataError(f"{path}: {reason}")
+    if isinstance(result, Exception):
+        raise DataError(f"{job.path}: {result}") from result
+
+
+def _note(outcome: Outcome, job: Job, error: Exception) -> None:
+    if isinstance(error, ImageMemoryError):  # the next run tries it again
+        outcome.vanished |= dict.fromkeys((path for _, path in job.places), str(error))
+    elif isinstance(error, UnreadableImageError):
+        outcome.unreadable[job.row[0].decode()] = str(error)

@@ -6,6 +6,8 @@ import errno
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -210,27 +212,69 @@ def test_verify_reads_again(store: Path) -> None:
     assert not verify(store).sound
 
 
+class Slow(Filling):
+    """Writes a shard when it is told to."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.go, self.written = threading.Event(), 0
+
+    def add(self, *_: object) -> None:
+        """Wait, then count."""
+        self.go.wait(10)
+        self.written += 1
+
+
+def slow_writer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Slow, Writer]:
+    """Return a writer of shards of four rows, and what it writes to."""
+    monkeypatch.setattr("headstart.extract.pipeline._SHARD_ROWS", (4, 4))
+    filling = Slow(folder)
+    return filling, Writer(filling, {"mixed7": SPEC}, {"mixed7": IDS}, {})
+
+
+FEATURES = {"mixed7": np.zeros((4, 2, 2, 3), np.float32)}
+
+
+def test_interrupt_at_the_end_of_the_work_loses_no_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the writer is waited for: it writes all that is computed, then the run stops."""
+    filling, writer = slow_writer(tmp_path / "store", monkeypatch)
+    with pytest.raises(KeyboardInterrupt), writer:  # noqa: PT012
+        for _ in range(3):  # one in hand, two waiting: there is no room for more
+            writer.put(IDS, FEATURES)
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+        threading.Timer(0.6, filling.go.set).start()
+    assert filling.written == 3
+    assert not writer._thread.is_alive()
+
+
 def test_second_interrupt_leaves_no_thread_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Interrupted again while the writer is told to end, its thread ends all the same."""
-    monkeypatch.setattr("headstart.extract.pipeline._SHARD_ROWS", (4, 4))
-    go = threading.Event()
-
-    class Slow(Filling):
-        def add(self, *_: object) -> None:
-            go.wait(10)
-
-    writer = Writer(Slow(tmp_path / "store"), {"mixed7": SPEC}, {"mixed7": IDS}, {})
-    features = {"mixed7": np.zeros((4, 2, 2, 3), np.float32)}
-    interrupt = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    """Interrupted twice while the writer is told to end, as in a notebook: its thread ends."""
+    filling, writer = slow_writer(tmp_path / "store", monkeypatch)
     with pytest.raises(KeyboardInterrupt), writer:  # noqa: PT012
-        for _ in range(3):  # one in hand, two waiting: there is no room for more
-            writer.put(IDS, features)
-        interrupt.start()
-    go.set()
+        for _ in range(3):
+            writer.put(IDS, FEATURES)
+        for seconds in (0.2, 0.4):
+            threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT)).start()
+        threading.Timer(0.6, filling.go.set).start()
+    assert writer._done.wait(5)
     writer._thread.join(5)
     assert not writer._thread.is_alive()
+
+
+def test_writer_ends_with_the_main_thread(tmp_path: Path) -> None:
+    """Whatever became of the one that should have told it to end, the process does not hang."""
+    program = (
+        "import sys, pathlib; from headstart.cache import Filling, Spec\n"
+        "from headstart.extract.pipeline import Writer\n"
+        "spec = Spec(weights='0' * 64)\n"
+        "Writer(Filling(pathlib.Path(sys.argv[1])), {'a': spec}, {'a': []}, {}).__enter__()"
+    )
+    words = [sys.executable, "-c", program, str(tmp_path / "store")]
+    assert subprocess.run(words, timeout=30, check=False).returncode == 0
 
 
 def test_interrupt_at_any_time_says_what_is_kept(
