@@ -1,5 +1,6 @@
 """The feature store: spec, shards, catalog, verification. Knows HDF5 and numpy, not Keras."""
 
+from headstart.cache._files import SEAL_BYTES, check_seal, publish_bytes, sealed
 from headstart.cache.catalog import LeftOut
 from headstart.cache.fill import Filling, RowId, Rows, tidy
 from headstart.cache.pack import pack
@@ -8,6 +9,7 @@ from headstart.cache.store import Store
 from headstart.cache.verify import Verification, verify
 
 __all__ = [
+    "SEAL_BYTES",
     "Filling",
     "LeftOut",
     "RowId",
@@ -15,7 +17,10 @@ __all__ = [
     "Spec",
     "Store",
     "Verification",
+    "check_seal",
     "pack",
+    "publish_bytes",
+    "sealed",
     "tidy",
     "verify",
 ]

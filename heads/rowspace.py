@@ -15,7 +15,7 @@ import scipy.linalg
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from headstart.cache._files import SEAL_BYTES, check_seal, publish_bytes, sealed
+from headstart.cache import SEAL_BYTES, check_seal, publish_bytes, sealed
 from headstart.errors import HeadstartError
 from headstart.heads.gram import ArrayRows, combine, covariance, gram, products, project
 from headstart.heads.parallel import single_threaded
@@ -181,7 +181,6 @@ class RowSpace(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             K = gram(rows, budget=self.max_memory or available_memory(), progress=progress)
         else:
             K = covariance(rows)
-        noise = max(np.finfo(K.dtype).eps, n * np.finfo(np.float64).eps)
         noise = max(np.finfo(K.dtype).eps, n * np.finfo(np.float64).eps)
         trace = float(np.trace(K, dtype=np.float64))
         self.scale_ = float(np.sqrt(trace / n)) if self.normalize and trace > 0 else 1.0
