@@ -69,6 +69,14 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     classes_: NDArray[Any]
     chosen_: dict[str, Any]
 
+    @property
+    def rotation_invariant(self) -> bool:
+        """Whether rotating all rows changes no prediction, so that the row space tells nothing."""
+        return True
+
+    def prepare(self) -> None:
+        """Do what has to be done once in a process, so that no measured fit pays for it."""
+
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return the most probable class of each row ``(m,)``."""
         probability: NDArray[np.float64] = self.predict_proba(X)

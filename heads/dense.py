@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from headstart._keras import import_keras
 from headstart.heads.base import Head, softmax
 from headstart.heads.folds import fewest_groups, grouped_folds
 from headstart.heads.rowspace import RowSpace
@@ -99,6 +100,15 @@ class DenseHead(Head):
         self.plain = plain
         self.random_state = random_state
 
+    @property
+    def rotation_invariant(self) -> bool:
+        """Not on the features themselves, where training starts and moves along their axes."""
+        return not self.plain
+
+    def prepare(self) -> None:
+        """Start Keras."""
+        import_keras()
+
     def fit(
         self,
         X: ArrayLike,
@@ -107,6 +117,7 @@ class DenseHead(Head):
         groups: ArrayLike | None = None,
     ) -> Self:
         """Train on rows ``(n, d)``; a part of them decides when to stop."""
+        self.prepare()
         from headstart.heads.stack import Examples, Network, Schedule, train
 
         rows = self._training(X, y, sample_weight, groups, np.float32)

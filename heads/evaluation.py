@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from sklearn.base import clone
 from sklearn.utils.validation import has_fit_parameter
 
 from headstart.heads import metrics
+from headstart.heads.base import Head
 from headstart.heads.gram import widened
 from headstart.heads.parallel import parallel
 from headstart.heads.rows import FeatureRows
@@ -21,8 +23,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from headstart.heads.folds import Folds
+    from headstart.heads.forms import Form
+    from headstart.heads.gram import Progress
+    from headstart.heads.splits import Labelled
 
     Int = NDArray[np.int64]
+
+#: Steps of a progress bar for one fit.
+_TICKS = 100
 
 
 @dataclass(frozen=True)
@@ -40,9 +48,13 @@ class HeadResult:
         None for a head without probabilities. The temperature is the one that would minimise
         the log loss on these rows: above 1, the head is too confident.
     fit_seconds : float
-        One fit, the choice of hyperparameters included (the mean over folds).
+        One fit, the choice of hyperparameters included (the mean over folds); the row space, which
+        heads share, is not.
     predict_ms_per_image : float
-        The head alone, on all evaluation rows at once.
+        From features in memory to classes, all evaluation rows at once; where the head works in
+        the row space, finding their coordinates is included.
+    form : {"row space", "plain", "streamed"}
+        In which form it was given the features.
     params : dict
         Hyperparameters it chose; of several folds, the most frequent choice.
     params_by_fold : list of dict
@@ -61,6 +73,7 @@ class HeadResult:
     temperature: float | None
     fit_seconds: float
     predict_ms_per_image: float
+    form: str
     params: dict[str, Any]
     params_by_fold: list[dict[str, Any]]
     accuracy_by_fold: list[float]
@@ -74,18 +87,27 @@ class HeadResult:
 
 
 def evaluate(
-    name: str, head: Any, X: NDArray[Any] | FeatureRows, *, codes: Int, groups: Int, splits: Folds
+    name: str,
+    head: Any,
+    form: Form,
+    *,
+    rows: Labelled,
+    splits: Folds,
+    progress: Progress | None = None,
 ) -> HeadResult:
     """Fit a head on the training part of every split, and measure it on the other part.
 
     Rows are in memory, or in the store: then the head has to be one that reads them there.
     """
+    codes, steps = rows.codes, _Steps(name, len(splits), progress)
+    if isinstance(head, Head):
+        head.prepare()
 
     def one(split: tuple[Int, Int]) -> _Fold:
-        return _fold(head, X, codes, groups, split)
+        return _fold(head, form.X, rows, split, steps)
 
-    beside = getattr(head, "beside", False)
-    folds = parallel(one, splits) if beside else [one(split) for split in splits]
+    steps.tell(0.0)
+    folds = parallel(one, splits) if getattr(head, "beside", False) else list(map(one, splits))
     true = codes[np.concatenate([test for _, test in splits])]
     right = true == np.concatenate([fold.guess for fold in folds])
     chosen = [fold.chosen for fold in folds]
@@ -98,7 +120,9 @@ def evaluate(
         ),
         **_probabilistic(true, [f.probability for f in folds if f.probability is not None]),
         fit_seconds=float(np.mean([fold.fit_seconds for fold in folds])),
-        predict_ms_per_image=1e3 * sum(fold.predict_seconds for fold in folds) / len(right),
+        predict_ms_per_image=1e3
+        * (form.seconds_per_row + sum(fold.predict_seconds for fold in folds) / len(right)),
+        form=form.name,
         params=max(chosen, key=chosen.count),
         params_by_fold=chosen,
         accuracy_by_fold=[
@@ -120,19 +144,44 @@ class _Fold:
     predict_seconds: float
 
 
+class _Steps:
+    """Tells how far a head is: fits that are done, or epochs where a head counts them."""
+
+    def __init__(self, name: str, fits: int, progress: Progress | None) -> None:
+        self._name, self._fits, self._progress = name, fits, progress
+        self._done, self._lock = 0, threading.Lock()
+
+    def fitted(self) -> None:
+        """Count one fit."""
+        with self._lock:
+            self._done += 1
+            self.tell(0.0)
+
+    def tell(self, share: float) -> None:
+        """Tell which share of the next fit is done."""
+        if self._progress:
+            self._progress(self._name, round(_TICKS * (self._done + share)), _TICKS * self._fits)
+
+
 def _fold(
-    head: Any, X: NDArray[Any] | FeatureRows, codes: Int, groups: Int, split: tuple[Int, Int]
+    head: Any, X: NDArray[Any] | FeatureRows, rows: Labelled, split: tuple[Int, Int], steps: _Steps
 ) -> _Fold:
     """Fit on the training part of a split, and predict the other part."""
     train, test = split
     fitted = clone(head)
-    known = {"groups": groups[train]} if has_fit_parameter(head, "groups") else {}
+    codes = rows.codes
+    known: dict[str, Any] = (
+        {"groups": rows.groups[train]} if has_fit_parameter(head, "groups") else {}
+    )
+    if has_fit_parameter(head, "progress"):
+        known["progress"] = steps.tell
     started = time.perf_counter()
     if isinstance(X, FeatureRows):
-        fitted.fit_rows(X.take(train), codes[train], groups[train])
+        fitted.fit_rows(X.take(train), codes[train], rows.groups[train])
     else:
         fitted.fit(X[train], codes[train], **known)
     fit_seconds = time.perf_counter() - started
+    steps.fitted()
     guess, predict_seconds = _predicted(fitted.predict, X, test)
     probability = None
     if hasattr(fitted, "predict_proba"):

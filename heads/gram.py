@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -144,3 +145,19 @@ def combine(rows: Rows, A: NDArray[Any], *, block_rows: int = 256) -> NDArray[An
     for positions, block in rows.blocks(block_rows):
         result += A[positions].T.astype(np.result_type(block, np.float32)) @ widened(block)
     return result
+
+
+def seconds_per_row(n: int, d: int, *, new: int = 256) -> float:
+    """Return what the inner products of one new row with n rows of d features take, in seconds.
+
+    They are computed slab by slab (`products`), all alike, of which one is timed: the coordinates
+    of new rows cost this, whatever is then done with them.
+    """
+    wide = min(d, _SLAB)
+    left, right = np.ones((new, wide), np.float32), np.ones((n, wide), np.float32)
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        left @ right.T
+        seconds.append(time.perf_counter() - started)
+    return min(seconds) * d / wide / new

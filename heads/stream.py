@@ -9,6 +9,7 @@ import numpy as np
 import scipy.linalg
 from sklearn.utils.class_weight import compute_class_weight
 
+from headstart._keras import import_keras
 from headstart.errors import HeadError
 from headstart.heads import logreg, ridge, svm
 from headstart.heads.base import Head, softmax
@@ -495,6 +496,10 @@ class StreamedDense(StreamedHead):
         self.max_memory = max_memory
         self.random_state = random_state
 
+    def prepare(self) -> None:
+        """Start Keras."""
+        import_keras()
+
     def _fit(self, data: Labelled) -> Self:
         d = data.rows.shape[1]
         # Weights and the best ones, their gradient, Adam's two moments.
@@ -504,6 +509,7 @@ class StreamedDense(StreamedHead):
                 f"the dense head on {d:,} features takes {needed / 1e9:.1f} GB to train: use "
                 "--pool avg, or a larger --max-memory"
             )
+        self.prepare()
         from headstart.heads.stack import Network, Schedule, train_on_batches
 
         self.unit_ = moments(data)[1] / float(np.sqrt(d))

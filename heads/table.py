@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,13 +12,22 @@ if TYPE_CHECKING:
     from headstart.heads.evaluation import HeadResult
 
 _SIGNIFICANT = 0.05
-_HEADER = ("head", "accuracy", "95%", "balanced", "log loss", "ECE", "fit s", "ms/image", "chosen")
+_WIDTH = 100
+_HEADER = (
+    "head",
+    "accuracy (95%)",
+    "balanced",
+    "log loss",
+    "ECE",
+    "fit s",
+    "ms/img",
+    "against the best",
+)
 
 
 def lines(comparison: Comparison) -> Iterator[str]:
     """Yield the lines of the table."""
-    cells = [[*_HEADER, "against the best"]]
-    cells += [_cells(result) for result in comparison.heads]
+    cells = [list(_HEADER), *map(_cells, comparison.heads)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     pool = "" if comparison.pool == "none" else f", {comparison.pool}-pooled"
     yield (
@@ -28,17 +38,35 @@ def lines(comparison: Comparison) -> Iterator[str]:
     for line in cells:
         yield "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
     yield ""
+    for note in _notes(comparison):
+        yield from textwrap.wrap(note, _WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+
+
+def _notes(comparison: Comparison) -> Iterator[str]:
+    """Yield what a reader should know of the numbers."""
+    chosen = [_chosen(result) for result in comparison.heads if result.params]
+    if chosen:
+        yield f"Chosen inside the training part: {'; '.join(chosen)}."
     yield (
-        f"Always answering {comparison.majority!r}, the largest class, would reach "
-        f"{comparison.majority_accuracy:.3f}."
+        f"Always answering {comparison.majority!r}, the most frequent class of the training part, "
+        f"would reach {comparison.majority_accuracy:.3f}."
     )
-    yield f"Extraction cost {comparison.extract_seconds:.1f} s, once."
+    yield f"Protocol: {comparison.protocol}; {comparison.evaluated:,} rows measured."
     yield (
-        f"Protocol: {comparison.protocol}; hyperparameters chosen inside the training part; "
-        f"Wilson intervals on the pooled predictions of {comparison.evaluated:,} rows; "
-        f"{comparison.test}, Holm's correction."
+        f"95%: Wilson's interval. Against the best: {comparison.test}, Holm's correction. ECE: "
+        "expected calibration error, the mean distance between confidence and accuracy. Fit s: one "
+        f"fit and its choices. Ms/img: from features to the answer{_included(comparison)}."
     )
     yield f"Heads were given: {comparison.features}."
+    yield (
+        f"The comparison took {comparison.seconds:.1f} s; extraction cost "
+        f"{comparison.extract_seconds:.1f} s, once."
+    )
+
+
+def _included(comparison: Comparison) -> str:
+    spaces = any(result.form == "row space" for result in comparison.heads)
+    return ", row-space coordinates included" if spaces else ""
 
 
 def _cells(result: HeadResult) -> list[str]:
@@ -46,14 +74,12 @@ def _cells(result: HeadResult) -> list[str]:
     low, high = result.ci95
     return [
         result.head,
-        f"{result.accuracy:.3f}",
-        f"{low:.3f}-{high:.3f}",
+        f"{result.accuracy:.3f} ({low:.3f}-{high:.3f})",
         f"{result.balanced_accuracy:.3f}",
         _number(result.log_loss),
         _number(result.calibration_error),
         f"{result.fit_seconds:.2f}",
-        f"{result.predict_ms_per_image:.3f}",
-        ", ".join(f"{name}={_short(value)}" for name, value in result.params.items()) or "-",
+        f"{result.predict_ms_per_image:.2f}",
         _verdict(result.p_value),
     ]
 
@@ -62,8 +88,14 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
+def _chosen(result: HeadResult) -> str:
+    settings = ", ".join(f"{name}={_short(value)}" for name, value in result.params.items())
+    return f"{result.head} {settings}"
+
+
 def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    """Return three digits of a number, without an exponent where it reads well without one."""
+    return f"{float(f'{value:.3g}'):g}" if isinstance(value, float) else str(value)
 
 
 def _verdict(p_value: float | None) -> str:

@@ -55,6 +55,7 @@ def make_store(tmp_path: Path) -> MakeStore:
         view: Sequence[int] | None = None,
         picture: Sequence[bytes] | None = None,
         classes: Sequence[str] | None = None,
+        columns: dict[str, list[str]] | None = None,
         shard_rows: int = 64,
         name: str = "drawn.features",
     ) -> Store:
@@ -66,6 +67,7 @@ def make_store(tmp_path: Path) -> MakeStore:
             label=[int(x) for x in label],
             image_sha256=list(picture or map(identity, features)),
             view=list(view or [0] * n),
+            columns=columns or {},
         )
         spec = Spec(weights="0" * 64, dtype=str(features.dtype))
         filling = Filling(tmp_path / name)

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import GaussianNB
 from sklearn.svm import LinearSVC
 
 from headstart.errors import HeadError
-from headstart.heads import LogisticHead, SVMHead, compare
+from headstart.heads import LogisticHead, SVMHead, compare, forms
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,6 +44,20 @@ class Recorder(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return np.full(len(X), self.classes_[0])
 
 
+class Oracle(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Certain of what the first three features say."""
+
+    def fit(self, X: Any, y: Any) -> Self:
+        self.classes_ = np.unique(y)
+        return self
+
+    def predict_proba(self, X: Any) -> Any:
+        return np.eye(3)[X[:, :3].argmax(1)]
+
+    def predict(self, X: Any) -> Any:
+        return X[:, :3].argmax(1)
+
+
 @pytest.fixture
 def recorder() -> Recorder:
     Recorder.fitted, Recorder.asked = [], []
@@ -68,12 +83,15 @@ def test_table_is_sorted_and_shows_the_anchors(make_store: MakeStore, draw: Draw
     """The best head comes first and is marked; the majority class and the cost are shown."""
     table = str(compare(make_store(*draw(90)), FAST, cv=3))
     lines = table.splitlines()
+    assert max(map(len, lines[1:])) <= 100
+    assert "calibration error" in table
+    assert "The comparison took" in table
     assert "90 rows, 3 classes" in lines[0]
     accuracies = [float(line.split()[1]) for line in lines[3:5]]
     assert accuracies == sorted(accuracies, reverse=True)
     assert lines[3].endswith("best")
-    assert "the largest class, would reach 0.333" in table
-    assert "Extraction cost 1.5 s" in table
+    assert "the most frequent class of the training part, would reach 0.333" in table
+    assert "extraction cost 1.5 s, once" in table
     assert "3 stratified folds" in table
 
 
@@ -87,7 +105,8 @@ def test_validation_split_is_what_is_measured(
     assert [len(X) for X, _, _ in recorder.fitted] == [80]
     assert [len(X) for X in recorder.asked] == [30]
     assert compared.rows == 110
-    assert "validation split of 30 rows" in str(compared)
+    assert "validation split of 30 rows;" in str(compared)
+    assert compared.shared_rows_left_out == 0
 
 
 def test_identical_pictures_never_straddle_folds(
@@ -101,6 +120,114 @@ def test_identical_pictures_never_straddle_folds(
         counts = np.unique(groups, return_counts=True)[1]
         assert (counts == 3).all()
         assert len(X) == len(groups)
+
+
+def test_pictures_of_the_validation_split_are_not_trained_on(
+    make_store: MakeStore, draw: Draw, recorder: Recorder
+) -> None:
+    """Training rows whose picture is in the validation split too are left out, and counted."""
+    features, label = draw(100)
+    features[60:70], label[60:70] = features[:10], label[:10]
+    split = ["train"] * 60 + ["validation"] * 40
+    compared = compare(make_store(features, label, split=split), [recorder], cv=4)
+    assert [len(X) for X, _, _ in recorder.fitted] == [50]
+    assert [len(X) for X in recorder.asked] == [40]
+    assert compared.to_dict()["shared_rows_left_out"] == 10
+    assert compared.rows == 90
+    assert compared.protocol == (
+        "validation split of 40 rows, 10 training rows left out as identical pictures shared with "
+        "it, cv ignored"
+    )
+
+
+def test_a_training_split_that_validation_knows_whole_is_refused(
+    make_store: MakeStore, draw: Draw
+) -> None:
+    features, label = draw(30)
+    features, label = np.concatenate([features, features]), np.concatenate([label, label])
+    split = ["train"] * 30 + ["validation"] * 30
+    with pytest.raises(HeadError, match="30 identical pictures"):
+        compare(make_store(features, label, split=split), FAST)
+
+
+def test_columns_of_the_manifest_group_rows(
+    make_store: MakeStore, draw: Draw, recorder: Recorder
+) -> None:
+    """`group_by` may name a column; its groups are kept out of training if validation has them."""
+    features, label = draw(60)
+    patient = [f"patient {i // 6}" if i < 54 else "" for i in range(60)]
+    split = ["train"] * 33 + ["validation"] * 9 + [""] * 18
+    store = make_store(features, label, split=split, columns={"patient": patient})
+    compared = compare(store, [recorder], group_by="patient")
+    assert compared.shared_rows_left_out == 3
+    assert [len(X) for X, _, _ in recorder.fitted] == [48]
+    assert "identical pictures and groups shared with it" in compared.protocol
+    groups = recorder.fitted[0][2]
+    assert len(np.unique(groups)) == 7 + 6  # whole patients, and six rows without one
+    with pytest.raises(HeadError, match=r"group by 'doctor': .* brought patient"):
+        compare(store, [recorder], group_by="doctor")
+
+
+def test_heads_that_see_axes_are_given_features(
+    make_store: MakeStore, draw: Draw, recorder: Recorder
+) -> None:
+    """The row space was found on held-out rows too: only what no rotation changes is given it."""
+    store = make_store(*draw(60))
+    compared = compare(store, ["ncm", recorder, GaussianNB()], cv=3)
+    assert {head.head: head.form for head in compared.heads} == {
+        "ncm": "row space",
+        "Recorder": "plain",
+        "GaussianNB": "plain",
+    }
+    assert all(X.shape[1] == 360 for X, _, _ in recorder.fitted)
+    assert "Recorder, GaussianNB: the features themselves, 360 numbers a row" in compared.features
+    Recorder.fitted = []
+    recorder.rotation_invariant = True
+    compare(store, [recorder], cv=3)
+    assert all(X.shape[1] <= 60 for X, _, _ in recorder.fitted)
+
+
+def test_features_that_do_not_fit_are_refused_by_name(make_store: MakeStore, draw: Draw) -> None:
+    """A row space may fit where the features of a head that needs them do not."""
+    store = make_store(*draw(60))
+    assert compare(store, ["ncm"], cv=3, max_memory=200_000).heads[0].form == "row space"
+    with pytest.raises(HeadError, match=r"'GaussianNB' is not known .* use --pool avg"):
+        compare(store, [GaussianNB()], cv=3, max_memory=200_000)
+
+
+def test_a_log_loss_of_zero_comes_first(make_store: MakeStore, draw: Draw) -> None:
+    """Of two heads without an error the one that is certain leads, also at a loss of exactly 0."""
+    features, label = draw(90)
+    features[..., :3] = (np.eye(3)[label] * 30)[:, None, None, :]
+    heads = ["ncm", Oracle(), LinearSVC()]
+    compared = compare(make_store(features, label), heads, cv=3)
+    assert [head.accuracy for head in compared.heads] == [1.0] * 3
+    assert compared.heads[0].log_loss == 0.0
+    assert compared.heads[-1].log_loss is None
+
+
+def test_progress_names_the_head_at_work(make_store: MakeStore, draw: Draw) -> None:
+    """Each head tells of its fits under its own name, from nothing to all of them."""
+    told: list[tuple[str, int, int]] = []
+    compare(make_store(*draw(60)), FAST, cv=3, progress=lambda *step: told.append(step))
+    for name in FAST:
+        steps = [(done, total) for stage, done, total in told if stage == name]
+        assert steps[0][0] == 0
+        assert len(steps) == 4
+        assert steps[-1][0] == steps[-1][1] > 0
+
+
+def test_prediction_costs_what_a_user_pays(
+    make_store: MakeStore, draw: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a head works on coordinates, finding those of a new row is in its time."""
+    monkeypatch.setattr(forms, "seconds_per_row", lambda n, d: n * d)
+    store = make_store(*draw(60))
+    compared = compare(store, ["ncm", GaussianNB()], cv=3)
+    cost = {head.head: head.predict_ms_per_image for head in compared.heads}
+    assert cost["ncm"] >= 1e3 * 60 * 360 > cost["GaussianNB"]
+    assert "coordinates included" in str(compared)
+    assert "coordinates included" not in str(compare(store, ["ncm"], cv=3, plain=True))
 
 
 def test_groups_of_the_user_are_kept_together_too(
