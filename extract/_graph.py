@@ -196,10 +196,16 @@ def flop(step: Step, shape: Shape) -> int:
 
 
 def simplify(graph: Graph) -> Graph:
-    """Rewrite the graph to one that computes the same with less work."""
+    """Rewrite the graph to one that computes the same with less work.
+
+    What is asked for does not decide how the rest is computed, so that a layer has the same values
+    whatever else is asked for: a step that a rewriting removes is computed beside it, if need be.
+    """
+    simple = Graph(graph.steps, ())
     for rewrite in (fold_norms, fold_relus, pool_late, merge_siblings):
-        graph = rewrite(graph)
-    return graph
+        simple = rewrite(simple)
+    beside = {name: step for name, step in graph.steps.items() if name not in simple.steps}
+    return Graph({**simple.steps, **beside}, graph.outputs).cut(graph.outputs)
 
 
 def fold_norms(graph: Graph) -> Graph:

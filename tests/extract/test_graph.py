@@ -217,7 +217,7 @@ def test_the_input_s_scale_moves_into_its_convolutions() -> None:
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras' own
 @pytest.mark.parametrize(
     ("name", "folded"),
-    [("MobileNetV2", 1.0), ("ResNet50V2", 0.6)],
+    [("MobileNetV2", 1.0), ("ResNet50V2", 0.6), ("DenseNet121", 0.48)],
 )
 def test_other_networks_of_keras_are_simplified_likewise(name: str, folded: float) -> None:
     """Nothing knows InceptionV3: depthwise convolutions fold, a norm before its convolution not."""
@@ -241,6 +241,28 @@ def test_other_networks_of_keras_are_simplified_likewise(name: str, folded: floa
     expected = model.predict(pixels.astype(np.float32) - CENTRE, verbose=0)
     (found,) = _run(simple, pixels, TracedEngine).values()
     assert abs(found - expected).max() <= 1e-4 * abs(expected).max()
+
+
+@pytest.mark.tensorflow
+def test_what_else_is_asked_for_does_not_change_the_rest() -> None:
+    """A step that a rewriting removes is computed beside it, from what is left."""
+    graph = _graph_of(
+        "s",
+        a=(INPUT, _conv((3, 3), 3, 8)),
+        n=("a", _norm(8)),
+        r=("n", Relu()),
+        p=("r", Pool("avg", (3, 3), (1, 1), "same")),
+        c=("p", _conv((1, 1), 8, 4)),
+        s=("c", Relu()),
+    )
+    alone = simplify(graph)
+    asked = simplify(graph.cut(["s", "p", "n"]))
+    assert list(alone.steps) == ["r", "s/conv", "s/pool", "s"]
+    assert list(asked.steps) == [*alone.steps, "a", "n", "p"]
+    for name, step in alone.steps.items():
+        assert asked.steps[name].inputs == step.inputs
+        assert type(asked.steps[name].operation) is type(step.operation)
+    _assert_same(graph.cut(["s", "p", "n"]), asked)
 
 
 def test_every_rewriting_is_applied() -> None:
