@@ -33,6 +33,8 @@ FILE = "features.h5"
 SHARDS = "shards"
 SPLITS = ("", "train", "validation", "test")
 _PRIVATE = "headstart"
+_LIBRARIES = ("headstart", "keras", "tensorflow", "numpy", "pillow", "h5py")
+_MORE_LIBRARIES = ("openvino", "jax", "torch")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -95,14 +97,18 @@ def now() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Headstart and of the libraries that decide values."""
-    names = ("headstart", "keras", "tensorflow", "numpy", "pillow", "h5py")
+    """Return the versions of Headstart and of the libraries that decide values.
+
+    ``""`` stands for a library that is not installed; of those that only some engine or backend
+    needs, such a one is left out.
+    """
     found = {}
-    for name in names:
+    for name in (*_LIBRARIES, *_MORE_LIBRARIES):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = ""
+            if name in _LIBRARIES:
+                found[name] = ""
     return found
 
 
