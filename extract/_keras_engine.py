@@ -38,6 +38,8 @@ class KerasEngine:
     def __init__(self, program: Program) -> None:
         self._keras = import_keras()
         self._program = program
+        if program.precision == "float32":
+            _forbid_tf32(self._keras.backend.backend())
         self._run = self._compile()
 
     def __call__(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
@@ -102,3 +104,15 @@ class KerasEngine:
         ops = self._keras.ops
         reduce = {"none": None, "avg": ops.mean, "max": ops.max}[self._program.pool]
         return reduce(activations, axis=(1, 2)) if reduce else activations
+
+
+def _forbid_tf32(backend: str) -> None:
+    """Let float32 be float32 in this process: GPUs round its factors to 10 bits by default."""
+    library = importlib.import_module(backend)
+    if backend == "tensorflow":
+        library.config.experimental.enable_tensor_float_32_execution(False)
+    elif backend == "jax":
+        library.config.update("jax_default_matmul_precision", "highest")
+    else:
+        library.backends.cudnn.allow_tf32 = False
+        library.backends.cuda.matmul.allow_tf32 = False

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from headstart._keras import require_backend
 from headstart.errors import HeadstartError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -102,18 +103,20 @@ def resolve_engine(name: str) -> str:
     Raises
     ------
     HeadstartError
-        When there is no such engine.
+        When there is no such engine, or no such backend of Keras.
     MissingExtraError
-        When OpenVINO is asked for and not installed.
+        When OpenVINO, or the backend that ``KERAS_BACKEND`` names, is asked for and not installed.
     """
     if name == "auto":
         installed = importlib.util.find_spec("openvino") is not None
         keras = "KERAS_BACKEND" in os.environ or gpu_capability() is not None
-        return "openvino" if installed and not keras else "keras"
+        name = "openvino" if installed and not keras else "keras"
+    if name not in ("keras", "openvino"):
+        raise HeadstartError(f"--engine {name}: expected auto, keras or openvino.")
     if name == "openvino":
         _require_openvino()
-    elif name != "keras":
-        raise HeadstartError(f"--engine {name}: expected auto, keras or openvino.")
+    else:
+        require_backend()
     return name
 
 

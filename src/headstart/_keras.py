@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
 import os
 import sys
@@ -10,10 +11,35 @@ import tempfile
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from headstart.errors import HeadstartError, MissingExtraError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
+_BACKENDS = ("tensorflow", "jax", "torch")
+
+
+def require_backend() -> None:
+    """See, without loading it, that the backend ``KERAS_BACKEND`` asks for can be had.
+
+    Raises
+    ------
+    HeadstartError
+        When there is no such backend.
+    MissingExtraError
+        When it is not installed.
+    """
+    name = os.environ.get("KERAS_BACKEND")
+    if not name:
+        return
+    if name not in _BACKENDS:
+        raise HeadstartError(f"KERAS_BACKEND={name}: expected {', '.join(_BACKENDS)}.")
+    if importlib.util.find_spec(name) is None:
+        raise MissingExtraError(
+            f"KERAS_BACKEND={name} asks for a library that is not installed. Install it with: "
+            f"pip install {name}, or unset KERAS_BACKEND to run Keras on TensorFlow."
+        )
 
 
 def import_keras() -> Any:
@@ -30,9 +56,12 @@ def import_keras() -> Any:
 
     Raises
     ------
-    ImportError
-        When Keras or its backend is not installed.
+    HeadstartError
+        When there is no such backend.
+    MissingExtraError
+        When the backend is not installed.
     """
+    require_backend()
     if "keras" in sys.modules or os.environ.get(_LOG_LEVEL) == "0":
         import keras
 

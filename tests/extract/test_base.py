@@ -300,11 +300,17 @@ def test_keras_starts_in_silence() -> None:
     assert (done.stdout, done.stderr) == ("mixed0\n", "")
 
 
-def test_a_backend_that_does_not_start_says_why() -> None:
+def test_a_backend_that_does_not_start_says_why(tmp_path: Path) -> None:
     """What was held back on stderr is shown when the import fails."""
-    done = _python("import headstart.extract.base as b; b.import_keras()", KERAS_BACKEND="nonsense")
+    (tmp_path / "torch.py").write_text("import os; os.write(2, b'no driver'); 1 / 0")
+    done = _python(
+        "import headstart.extract.base as b; b.import_keras()",
+        KERAS_BACKEND="torch",
+        PYTHONPATH=os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]),
+    )
     assert done.returncode == 1
-    assert "nonsense" in done.stderr
+    assert "no driver" in done.stderr
+    assert "ZeroDivisionError" in done.stderr
 
 
 def _python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import shutil
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from headstart._keras import import_keras
 from headstart.errors import HeadstartError, MissingExtraError
 from headstart.extract import engines
 from headstart.extract.base import load_base
@@ -28,6 +30,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RANDOM = WeightsFile("random:3", None, "")
+FLOAT32_SETTING = {
+    "jax": "jax.config.jax_default_matmul_precision == 'highest'",
+    "torch": "not torch.backends.cudnn.allow_tf32",
+}
 
 
 @pytest.fixture
@@ -43,8 +49,10 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         if gpu is not None:
             (tmp_path / "nvidia-smi").write_text(f"#!{shell}\n{gpu}\n")
             (tmp_path / "nvidia-smi").chmod(0o755)
-        found: Any = object() if openvino else None
-        monkeypatch.setattr(importlib.util, "find_spec", lambda _: found)
+        missing = {"jax"} if openvino else {"jax", "openvino"}
+        monkeypatch.setattr(
+            importlib.util, "find_spec", lambda name: None if name in missing else object()
+        )
         gpu_capability.cache_clear()
 
     shell = shutil.which("sh")
@@ -88,7 +96,7 @@ def test_a_machine_that_lists_no_flags_computes_in_float32(
         (True, None, None, "openvino"),
         (False, None, None, "keras"),
         (True, "echo 8.0", None, "keras"),
-        (True, None, "jax", "keras"),
+        (True, None, "torch", "keras"),
     ],
 )
 def test_the_engine_is_openvino_where_it_is_installed_and_nothing_asks_for_keras(
@@ -112,6 +120,21 @@ def test_a_missing_engine_names_its_extra(machine: Callable[..., None]) -> None:
         resolve_engine("openvino")
     with pytest.raises(MissingExtraError, match=r"headstart\[cpu\]"):
         load_base(RANDOM, size=75, layers=["mixed0"], engine="openvino")
+
+
+def test_a_missing_backend_says_what_to_do(
+    machine: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is loaded, and also where Keras is imported for something else."""
+    machine(openvino=True)
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    for start in (lambda: resolve_engine("auto"), lambda: resolve_engine("keras"), import_keras):
+        with pytest.raises(MissingExtraError, match=r"=jax .* pip install jax, or unset KERAS_B"):
+            start()
+    monkeypatch.setenv("KERAS_BACKEND", "nonsense")
+    with pytest.raises(HeadstartError, match="=nonsense: expected tensorflow, jax, torch"):
+        resolve_engine("keras")
+    assert resolve_engine("openvino") == "openvino"
 
 
 def test_unknown_names_are_refused() -> None:
@@ -142,6 +165,25 @@ def test_memory_running_out_is_recognised(error: Exception, expected: bool) -> N
     assert is_out_of_memory(error) is expected
 
 
+# --- float32 -----------------------------------------------------------------------------------
+
+
+@pytest.mark.tensorflow
+def test_float32_is_not_rounded_to_tf32() -> None:
+    """An engine of float32 forbids it; one of bfloat16 leaves it as it is."""
+    import_keras()
+    config = importlib.import_module("tensorflow").config.experimental
+    config.enable_tensor_float_32_execution(True)
+    try:
+        for precision, allowed in (("bfloat16", True), ("float32", False)):
+            load_base(RANDOM, size=75, layers=["mixed0"], batch_size=1, precision=precision)(
+                _noise(1)
+            )
+            assert config.tensor_float_32_execution_enabled() is allowed
+    finally:
+        config.enable_tensor_float_32_execution(True)
+
+
 # --- Keras' other backends ---------------------------------------------------------------------
 
 
@@ -157,7 +199,8 @@ def test_other_backends_of_keras_compute_the_same(backend: str, tmp_path: Path) 
         "pixels = np.load(sys.argv[1] + '/pixels.npy'); "
         "[np.save(f'{sys.argv[1]}/{precision}.npy', load_base(find_weights('random:3'), size=75, "
         "layers=['mixed7'], batch_size=4, precision=precision)(pixels)['mixed7']) "
-        "for precision in ('float32', 'bfloat16')]"
+        "for precision in ('float32', 'bfloat16')]; "
+        f"import {backend}; assert {FLOAT32_SETTING[backend]}"
     )
     pixels = _noise(4)
     np.save(tmp_path / "pixels.npy", pixels)
