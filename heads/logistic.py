@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 #: Pairs of steps that L-BFGS remembers; with this preconditioner more did not pay.
 _MEMORY = 6
 _HALVINGS = 30
+#: By how much L-BFGS may underestimate what is still to be gained.
+_CAUTION = 20
 _ROUNDING = 100
 #: Share of open problems below which the solved ones are taken out of the batch.
 _FULL = 0.8
@@ -71,7 +73,7 @@ def solve(
     *,
     tol: float = 1e-4,
     max_iter: int = 1000,
-    start: tuple[Float, Float] | None = None,
+    gap: float | None = None,
 ) -> Solution:
     """Solve P logistic regressions on the same rows.
 
@@ -91,16 +93,14 @@ def solve(
         A problem is solved when no entry of its gradient exceeds this.
     max_iter : int
         Iterations after which a problem is given up.
-    start : tuple of ndarrays of shape (P, k, r) and (P, k), optional
-        Coefficients and intercepts to start from; zero by default.
+    gap : float, optional
+        And, if given, when its objective is within this share of the smallest one, by estimate:
+        with a large C the gradient of a mean loss is small long before.
     """
     k = 1 if n_classes == 2 else n_classes
     mean = Z.mean(0)
     rows = np.column_stack([Z - mean, np.ones(len(Z))])
     W = np.zeros((rows.shape[1], k, len(C)))
-    if start is not None:
-        W[:-1] = np.moveaxis(start[0], (0, 1, 2), (2, 1, 0))
-        W[-1] = start[1].T + np.tensordot(mean, W[:-1], 1)
     total = weight.sum(0)
     penalty = np.zeros((len(W), len(C)))
     penalty[:-1] = 1 / (C * total)
@@ -109,8 +109,8 @@ def solve(
     chunks = max(1, min(free_cores(), len(C) // _CHUNK))
     parts = [slice(first, None, chunks) for first in range(chunks)]
     for problems in (exact.single(), exact):
-        limit = _limit(problems, tol, max_iter)
-        done = parallel(partial(_descend, problems, W, *limit), parts)
+        limits = _limits(problems, tol, max_iter, gap)
+        done = parallel(partial(_descend, problems, W, limits), parts)
         for part, (solved, taken) in zip(parts, done, strict=True):
             W[..., part] = solved
             iterations[part] += taken
@@ -140,12 +140,23 @@ class _Problems:
         )
 
 
-def _limit(problems: _Problems, tol: float, max_iter: int) -> tuple[float, int]:
-    """Return tolerance and iterations: float32 goes as far as its products can be trusted."""
+@dataclass(frozen=True)
+class _Limits:
+    """When to stop."""
+
+    tol: float
+    max_iter: int
+    gap: float
+
+
+def _limits(problems: _Problems, tol: float, max_iter: int, gap: float | None) -> _Limits:
+    """Return when to stop: float32 goes as far as its products can be trusted."""
     if problems.rows.dtype == np.float64:
-        return tol, max_iter
-    extent = float(np.abs(problems.rows).mean(0).max())
-    return max(tol, 1e-5 * extent), min(max_iter, _SINGLE_ITERATIONS)
+        return _Limits(tol, max_iter, np.inf if gap is None else gap)
+    floor = 1e-5 * float(np.abs(problems.rows).mean(0).max())
+    return _Limits(
+        floor if gap is not None else max(tol, floor), min(max_iter, _SINGLE_ITERATIONS), np.inf
+    )
 
 
 class _Batch:
@@ -180,6 +191,19 @@ class _Batch:
         product = np.maximum(_dot(step, change), np.finfo(step.dtype).tiny)
         self.pairs = [*self.pairs[1 - _MEMORY :], (step, change, 1 / product)]
 
+    def above(self, step: Float) -> Float:
+        """Return how far each objective is above its minimum, with `step` the next direction.
+
+        The penalty's curvature alone bounds it by ``|g|² / (2 penalty)``, which is far too much
+        where the penalty is small; half of the step's slope is an estimate that can be trusted
+        once L-BFGS has learnt the curvature.
+        """
+        certain: Float = 0.5 * _dot(self.gradient, self.gradient) / self.penalty[0]
+        if len(self.pairs) < _MEMORY:
+            return certain
+        estimate: Float = -0.5 * _CAUTION * _dot(self.gradient, step)
+        return np.minimum(certain, estimate)
+
     def direction(self) -> Float:
         """Return the L-BFGS direction: two loops around the diagonal preconditioner."""
         q, factors = -self.gradient, []
@@ -192,20 +216,20 @@ class _Batch:
         return q
 
 
-def _descend(
-    problems: _Problems, W: Float, tol: float, max_iter: int, part: slice
-) -> tuple[Float, Int]:
+def _descend(problems: _Problems, W: Float, limits: _Limits, part: slice) -> tuple[Float, Int]:
     """Step until every problem of a part is solved; return coefficients and iterations."""
     rows, codes, batch = problems.rows, problems.codes, _Batch(problems, W, part)
-    result, iterations = batch.W.copy(), np.full(len(batch.number), max_iter)
+    result, iterations = batch.W.copy(), np.full(len(batch.number), limits.max_iter)
     batch.loss, batch.residual, batch.curvature = _loss(batch.logits, codes, batch.weight)
     batch.loss += 0.5 * _dot(batch.penalty[:, None] * batch.W, batch.W)
-    for iteration in range(max_iter):
+    for iteration in range(limits.max_iter):
         before = batch.gradient
         batch.gradient = _product(rows.T, batch.residual) + batch.penalty[:, None] * batch.W
         if iteration:
             batch.remember(batch.step, batch.gradient - before)
-        steep = np.abs(batch.gradient).max((0, 1)) > tol
+        step = batch.direction()
+        steep = np.abs(batch.gradient).max((0, 1)) > limits.tol
+        steep |= batch.above(step) > limits.gap * batch.loss
         solved = batch.open & ~steep
         number = batch.number[solved]
         result[..., number], iterations[number] = batch.W[..., solved], iteration
@@ -213,15 +237,15 @@ def _descend(
         if not batch.open.any():
             break
         if batch.open.mean() < _FULL:
+            step = step[..., batch.open]
             batch.keep(batch.open)
-        _line_search(rows, codes, batch)
+        _line_search(rows, codes, batch, step)
     result[..., batch.number[batch.open]] = batch.W[..., batch.open]
     return result, iterations
 
 
-def _line_search(rows: Float, codes: Int, batch: _Batch) -> None:
+def _line_search(rows: Float, codes: Int, batch: _Batch, step: Float) -> None:
     """Step along the L-BFGS direction, halving the step of a problem until it gains enough."""
-    step = batch.direction()
     along = _product(rows, step)
     bent = batch.penalty[:, None] * step
     first, second = _dot(bent, batch.W), 0.5 * _dot(bent, step)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -38,7 +38,8 @@ class LogisticHead(Head):
         Folds in which it is chosen, grouped if ``fit`` is given groups.
     class_weight : dict or "balanced", optional
     tol : float
-        Largest entry of the gradient of the mean loss at which a fit stops.
+        Largest entry of the gradient of the mean loss at which a fit stops, as in scikit-learn;
+        the last fit goes on until its objective is within this share of the smallest one too.
     max_iter : int
     random_state : int
         Decides the folds.
@@ -97,9 +98,8 @@ class LogisticHead(Head):
         space = None if on_axes(rows.X) else RowSpace(normalize=False).fit(rows.X)
         Z = rows.X if space is None else space.coordinates_
         grid = np.atleast_1d(np.asarray(self.C, dtype=np.float64))
-        chosen, start = self._choose(Z, rows, grid)
-        self.C_ = float(grid[chosen])
-        last = self._solve(Z, rows, rows.weight[:, None], grid[[chosen]], start)
+        self.C_ = float(grid[self._choose(Z, rows, grid)])
+        last = self._solve(Z, rows, rows.weight[:, None], np.array([self.C_]), gap=self.tol)
         self.coef_ = last.coef[0] if space is None else space.back(last.coef[0])
         self.intercept_ = last.intercept[0]
         self.n_iter_ = int(last.iterations[0])
@@ -118,22 +118,18 @@ class LogisticHead(Head):
             scores = np.column_stack([np.zeros_like(scores), scores])
         return softmax(scores)
 
-    def _choose(
-        self, Z: NDArray[np.float64], rows: Training, grid: NDArray[np.float64]
-    ) -> tuple[int, tuple[Any, Any] | None]:
-        """Return the number of the best penalty, and where to start the last fit."""
+    def _choose(self, Z: NDArray[np.float64], rows: Training, grid: NDArray[np.float64]) -> int:
+        """Return the number of the best penalty."""
         folds, self.scores_ = self._folds(rows), np.empty((0, len(grid)))
         if len(grid) == 1 or not folds:
-            return int(np.abs(np.log(grid)).argmin()), None
+            return int(np.abs(np.log(grid)).argmin())
         weight = np.zeros((len(Z), len(folds), len(grid)))
         for number, (train, _) in enumerate(folds):
             weight[train, number] = rows.weight[train, None]
         penalties = np.tile(grid, len(folds))
         fits = self._solve(Z, rows, weight.reshape(len(Z), -1), penalties)
         self.scores_ = _accuracies(fits, Z, rows.codes, folds)
-        chosen = best(self.scores_)
-        mine = slice(chosen, None, len(grid))
-        return chosen, (fits.coef[mine].mean(0)[None], fits.intercept[mine].mean(0)[None])
+        return best(self.scores_)
 
     def _solve(
         self,
@@ -141,7 +137,7 @@ class LogisticHead(Head):
         rows: Training,
         weight: NDArray[np.float64],
         C: NDArray[np.float64],
-        start: tuple[Any, Any] | None = None,
+        gap: float | None = None,
     ) -> Solution:
         return solve(
             Z,
@@ -151,7 +147,7 @@ class LogisticHead(Head):
             C,
             tol=self.tol,
             max_iter=self.max_iter,
-            start=start,
+            gap=gap,
         )
 
 
