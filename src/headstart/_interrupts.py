@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SOON = 0.01  # seconds
 _AT_ONCE = (
     b"headstart: stopped at once; what was finished is kept: run the same command again to go on\n"
 )
@@ -29,14 +30,16 @@ class Interrupts:
     ----------
     program
         Whether nothing but the end of the process follows the context: then both signals are
-        ignored from there on, and `leave` ends a process that was interrupted. Otherwise the
-        handlers of before are put back.
+        ignored from there on, `leave` ends a process that was interrupted, and an interrupt
+        that falls into a finalizer, where Python can but print it, is raised again. Otherwise
+        the handlers of before are put back.
     """
 
     def __init__(self, *, program: bool) -> None:
         self._program = program
         self._before: dict[signal.Signals, Any] = {}
         self._terminal = -1
+        self._due = False  # whether an interrupt that was lost is to be raised again
         #: Whether a signal has come.
         self.came = False
 
@@ -46,6 +49,8 @@ class Interrupts:
             self._terminal = os.dup(2)  # Keras' start turns the other one away for a while
         heard = [one for one in _SIGNALS if signal.getsignal(one) != signal.SIG_IGN]
         self._before = {one: signal.getsignal(one) for one in heard}
+        if self._program:
+            sys.unraisablehook = self._lost
         self._listen(self._first)
         return self
 
@@ -53,6 +58,9 @@ class Interrupts:
         """Listen no more."""
         if self._program:
             self._listen(signal.SIG_IGN)
+            sys.unraisablehook = sys.__unraisablehook__
+            if self._due:
+                signal.setitimer(signal.ITIMER_REAL, 0)
         else:
             for one, handler in self._before.items():
                 signal.signal(one, handler)
@@ -79,6 +87,18 @@ class Interrupts:
     def _first(self, *_: object) -> NoReturn:
         self.came = True
         self._listen(self._second)
+        raise KeyboardInterrupt
+
+    def _lost(self, lost: sys.UnraisableHookArgs) -> None:
+        """Raise it once more, when whatever cannot raise it is over."""
+        if lost.exc_type is not KeyboardInterrupt:
+            sys.__unraisablehook__(lost)
+            return
+        self._due = True
+        signal.signal(signal.SIGALRM, self._again)
+        signal.setitimer(signal.ITIMER_REAL, _SOON)
+
+    def _again(self, *_: object) -> NoReturn:
         raise KeyboardInterrupt
 
     def _second(self, *_: object) -> NoReturn:

@@ -15,13 +15,16 @@ import signal
 import socket
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 import fakes
 from headstart import cli, repair  # noqa: F401 - loaded before the fork
+from headstart._interrupts import Interrupts
+from headstart.cache import Filling
 from headstart.extract import base as base_module
+from headstart.extract import layers as layers_module
 from headstart.extract import pipeline, run
 from headstart.extract import weights as weights_module
 from reliability import faults
@@ -85,6 +88,24 @@ class BigBase:
         return dict.fromkeys(self.layers, self._pattern[: len(pixels)] * scale)
 
 
+class ToldFilling(Filling):
+    """A store's filling, which tells when it begins."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        tell("filling")
+        super().__init__(*args, **options)
+
+
+class ToldInterrupts(Interrupts):
+    """What hears signals, and tells from when on."""
+
+    def __enter__(self) -> Self:
+        """Listen, then tell."""
+        super().__enter__()
+        tell("listening")
+        return self
+
+
 def tell(_: str, __: Any = None) -> None:
     """Say nothing; replaced in a process that someone asked for."""
 
@@ -123,14 +144,9 @@ def begin(request: dict[str, Any], teller: Teller) -> int:
     globals()["tell"] = teller
     base_module.load_base = BigBase if request.get("big") else LoggedBase  # type: ignore[assignment]
     weights_module.find_weights = fakes.fake_find_weights
-    fill_store = run.fill_store
-
-    def told(*args: Any, **options: Any) -> Any:
-        teller("filling")
-        return fill_store(*args, **options)
-
-    for module in ("headstart.extract", "headstart.repair"):
-        vars(sys.modules[module])["fill_store"] = told
+    layers_module.MIN_SIZE = 1
+    vars(run)["Filling"] = ToldFilling
+    vars(cli)["Interrupts"] = ToldInterrupts
     LoggedBase.seconds, LoggedBase.log = request.get("delay", 0.0), request.get("log", "")
     if "shard_rows" in request:
         pipeline._SHARD_ROWS = (request["shard_rows"],) * 2
@@ -152,7 +168,8 @@ def begin(request: dict[str, Any], teller: Teller) -> int:
 
         code = int(getattr(tasks, request["call"])(teller, **request["arguments"]))
     else:
-        code = cli.main(request["argv"])
+        sys.argv = ["headstart", *request["argv"]]
+        code = cli.main()
     teller("done", time.time())
     teller("operations", fault.count if fault else 0)
     teller("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
