@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from typing import TYPE_CHECKING, Any
 
@@ -44,16 +45,17 @@ class KerasEngine:
 
     def __call__(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Run one full batch; see `Engine`."""
-        outputs = self._run(self._keras.ops.convert_to_tensor(pixels))
-        return {name: self._keras.ops.convert_to_numpy(output) for name, output in outputs.items()}
+        ops, device = self._keras.ops, self._program.device
+        with self._keras.device(device) if device else contextlib.nullcontext():
+            outputs = self._run(ops.convert_to_tensor(pixels))
+        return {name: ops.convert_to_numpy(output) for name, output in outputs.items()}
 
     def _compile(self) -> Callable[[Any], dict[str, Any]]:
         """Compile for TensorFlow (by XLA on a GPU alone: it loses on a CPU) and JAX."""
         backend = self._keras.backend.backend()
         if backend == "tensorflow":
-            xla = bool(self._keras.distribution.list_devices("gpu"))
             tensorflow = importlib.import_module("tensorflow")
-            compiled = tensorflow.function(self._forward, autograph=False, jit_compile=xla)
+            compiled = tensorflow.function(self._forward, autograph=False, jit_compile=bool(gpus()))
         elif backend == "jax":
             compiled = importlib.import_module("jax").jit(self._forward)
         else:
@@ -104,6 +106,20 @@ class KerasEngine:
         ops = self._keras.ops
         reduce = {"none": None, "avg": ops.mean, "max": ops.max}[self._program.pool]
         return reduce(activations, axis=(1, 2)) if reduce else activations
+
+
+def gpus() -> list[str]:
+    """List the GPUs that Keras' backend sees, by the names that Keras gives them."""
+    keras = import_keras()
+    backend = keras.backend.backend()
+    library = importlib.import_module(backend)
+    if backend == "jax":
+        return [
+            f"gpu:{device.id}" for device in library.local_devices() if device.platform == "gpu"
+        ]
+    if backend == "torch":
+        return [f"cuda:{i}" for i in range(library.cuda.device_count())]
+    return list(keras.distribution.list_devices("gpu"))
 
 
 def _forbid_tf32(backend: str) -> None:

@@ -17,6 +17,7 @@ from headstart.extract._inception import blank, convolutions, inception_v3, kera
 from headstart.extract.engines import (
     CENTRE,
     Program,
+    gpu_capability,
     is_out_of_memory,
     resolve_engine,
     resolve_precision,
@@ -43,6 +44,7 @@ __all__ = [
     "load_base",
     "resolve_engine",
     "resolve_precision",
+    "spread",
 ]
 
 
@@ -84,6 +86,11 @@ class Base:
     def batch_size(self) -> int:
         """The number of pictures the device takes at once."""
         return self._program.batch_size
+
+    def on(self, device: str) -> Base:
+        """Make a copy of it that runs on a device, by Keras' name for that, such as ``gpu:1``."""
+        program = replace(self._program, device=device)
+        return Base(program, engine=self.engine, digest=self.digest, shapes=self.shapes)
 
     def __repr__(self) -> str:
         """Show what matters of it."""
@@ -199,6 +206,16 @@ def load_base(
     program = Program(scale_input(simplify(graph), 1 / CENTRE), size, batch_size, pool, precision)
     found = {name: tuple(extent[name][first:]) for name in graph.outputs}
     return Base(program, engine=engine, digest=arrays.digest(), shapes=found)
+
+
+def spread(base: Base) -> list[Base]:
+    """Make a copy of the base for every GPU; itself is enough where there is one, or none."""
+    if base.engine != "keras" or gpu_capability() is None:
+        return [base]
+    from headstart.extract._keras_engine import gpus
+
+    devices = gpus()
+    return [base.on(device) for device in devices] if len(devices) > 1 else [base]
 
 
 def load_arrays(weights: WeightsFile) -> Arrays:

@@ -59,6 +59,8 @@ class Program:
         ``none``, or ``avg`` or ``max`` over height and width at each output.
     precision
         ``float32`` or ``bfloat16``: of weights and activations; sums are in float32.
+    device
+        Where Keras runs it, by Keras' name such as ``gpu:1``; where it likes if empty.
     """
 
     graph: Graph
@@ -66,6 +68,7 @@ class Program:
     batch_size: int
     pool: str
     precision: str
+    device: str = ""
 
 
 class Engine(Protocol):

@@ -15,6 +15,7 @@ import numpy as np
 
 from headstart.errors import DataError, ImageMemoryError, UnreadableImageError
 from headstart.extract.dataset import read_file
+from headstart.extract._bases import Bases, Waits
 from headstart.extract.decode import decode
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from headstart.cache import Filling, RowId, Spec
+    from headstart.extract._bases import Picture
     from headstart.extract.base import Base
 
     _Batch = tuple[list[RowId], Mapping[str, NDArray[Any]]]
@@ -251,18 +253,20 @@ def shard_rows(row_bytes: int) -> int:
 
 def run_jobs(
     decoder: Decoder,
-    base: Base,
+    bases: Sequence[Base],
     writer: Writer,
     names: Mapping[str, str],
     *,
     outcome: Outcome,
     on_error: str,
-    progress: Callable[[int], None],
+    progress: Callable[[int, str], None],
 ) -> None:
-    """Push every picture through the base.
+    """Push every picture through a base, whichever is free.
 
     Parameters
     ----------
+    bases
+        One for each device, all with the same layers and weights.
     names
         Name of each dataset in the store to the base's layer.
     outcome
@@ -270,33 +274,37 @@ def run_jobs(
     on_error
         ``"ledger"`` notes pictures that cannot be used; ``"fail"`` raises DataError.
     progress
-        Called with the number of pictures done since the last call.
+        Called with the number of pictures done since the last call, and with the stage that limits
+        the run: ``decoding``, ``the base``, ``writing``, or ``""`` as long as that is not known.
     """
-    pixels: list[NDArray[np.uint8]] = []
-    rows: list[RowId] = []
+    waits = Waits()
+    line = Bases(bases, waits)
 
-    def flush() -> None:
-        if rows:
-            features = base(np.stack(pixels))
-            writer.put(rows.copy(), {name: features[layer] for name, layer in names.items()})
-            outcome.computed.update(rows)
-            progress(len(rows))
-            rows.clear()
-            pixels.clear()
+    def usable() -> Iterator[Picture]:
+        for job, result in waits.on_each("decoding", decoder):
+            outcome.vanished |= decoder.vanished
+            if on_error == "fail":
+                _stop(outcome, job, result)
+            if isinstance(result, Exception):
+                _note(outcome, job, result)
+                progress(1, waits.limit)
+            else:
+                yield job.row, result
 
-    for job, result in decoder:
-        outcome.vanished |= decoder.vanished
-        if on_error == "fail":
-            _stop(outcome, job, result)
-        if isinstance(result, Exception):
-            _note(outcome, job, result)
-            progress(1)
-            continue
-        rows.append(job.row)
-        pixels.append(result)
-        if len(rows) == base.batch_size:
-            flush()
-    flush()
+    def keep(rows: list[RowId], features: Mapping[str, NDArray[Any]]) -> None:
+        with waits.on("writing"):
+            writer.put(rows, {name: features[layer] for name, layer in names.items()})
+        outcome.computed.update(rows)
+
+    try:
+        with line:
+            for rows, features in line.compute(usable()):
+                keep(rows, features)
+                progress(len(rows), waits.limit)
+    except BaseException:
+        for rows, features in line.left():  # computed is computed
+            keep(rows, features)
+        raise
 
 
 def _stop(outcome: Outcome, job: Job, result: object) -> None:

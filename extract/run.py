@@ -268,6 +268,8 @@ class _Run:
             workers=self._speed.threads,
             ahead=2 * self._speed.batch_size + self._speed.threads,
         )
+        from headstart.extract.base import spread
+
         with decoder:  # the first pictures are decoded while the base is loaded
             base = self._load(spec, pool, tuple(dict.fromkeys(cuts.values())))
             spec = dataclasses.replace(
@@ -284,7 +286,7 @@ class _Run:
             with Writer(self._filling, specs, self._plan.missing, self.remembered) as writer:
                 run_jobs(
                     decoder,
-                    base,
+                    spread(base),
                     writer,
                     cuts,
                     outcome=self.outcome,
@@ -319,10 +321,11 @@ class _Run:
             batch_size=self._speed.batch_size,
         )
 
-    def _tell(self, count: int) -> None:
+    def _tell(self, count: int, limit: str) -> None:
         self._done += count
         if self._progress is not None:
-            self._progress("extracting", self._done, self._total)
+            stage = f"extracting (limited by {limit})" if limit else "extracting"
+            self._progress(stage, self._done, self._total)
 
 
 def _first(left_out: Sequence[LeftOut]) -> str:

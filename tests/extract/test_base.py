@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from headstart.errors import HeadstartError, LayerError, WeightsError
+from headstart.extract import _keras_engine
 from headstart.extract import base as base_module
-from headstart.extract.base import Base, import_keras, keras_base, load_base
+from headstart.extract.base import Base, import_keras, keras_base, load_base, spread
 from headstart.extract.engines import Program
 from headstart.extract.weights import WeightsFile, find_weights
 
@@ -186,6 +187,49 @@ def test_one_picture_too_large_for_memory_is_a_clear_error(monkeypatch: pytest.M
     base = load_base(RANDOM, size=75, layers=["mixed0"], batch_size=4)
     with pytest.raises(HeadstartError, match=r"Not even one picture of 75x75 .* --size"):
         base(_pictures(4, 75))
+
+
+# --- several GPUs ------------------------------------------------------------------------------
+
+
+def test_a_base_is_copied_to_every_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is one or none, or OpenVINO computes, the base itself is enough."""
+    monkeypatch.setattr(base_module, "gpu_capability", lambda: 9.0)
+    base = load_base(RANDOM, size=75, layers=["mixed0"], batch_size=4)
+    for devices in ([], ["gpu:0"]):
+        monkeypatch.setattr(_keras_engine, "gpus", lambda devices=devices: devices)
+        assert spread(base) == [base]
+    monkeypatch.setattr(_keras_engine, "gpus", lambda: ["gpu:0", "gpu:1"])
+    copies = spread(base)
+    assert [copy._program.device for copy in copies] == ["gpu:0", "gpu:1"]
+    assert {(copy.digest, copy.layers, copy.batch_size) for copy in copies} == {
+        (base.digest, base.layers, base.batch_size)
+    }
+    base.engine = "openvino"
+    assert spread(base) == [base]
+    base.engine = "keras"
+    monkeypatch.setattr(base_module, "gpu_capability", lambda: None)
+    assert spread(base) == [base]
+
+
+def test_copies_on_two_devices_compute_the_same() -> None:
+    """Each on its own device, from threads of their own: here two halves of the processor."""
+    code = (
+        "import numpy as np, tensorflow as tf; "
+        "cpu = tf.config.list_physical_devices('CPU')[0]; "
+        "half = tf.config.LogicalDeviceConfiguration(); "
+        "tf.config.set_logical_device_configuration(cpu, [half, half]); "
+        "from concurrent.futures import ThreadPoolExecutor; "
+        "from headstart.extract.base import load_base; "
+        "from headstart.extract.weights import find_weights; "
+        "base = load_base(find_weights('random'), size=75, layers=['mixed0'], batch_size=2); "
+        "bases = [base.on(device) for device in ('cpu:0', 'cpu:1')]; "
+        "pixels = np.full((2, 75, 75, 3), 99, np.uint8); "
+        "first, second = ThreadPoolExecutor(2).map(lambda each: each(pixels)['mixed0'], bases); "
+        "assert first.std() > 0; np.testing.assert_array_equal(first, second)"
+    )
+    done = _python(code)
+    assert done.returncode == 0, done.stderr
 
 
 # --- errors ------------------------------------------------------------------------------------

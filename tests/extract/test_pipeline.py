@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
 import fakes
 from headstart.cache import Filling, RowId
 from headstart.extract import pipeline
-from headstart.extract.pipeline import Decoder, Job, Writer, shard_rows
+from headstart.extract._bases import Bases, Waits
+from headstart.extract.pipeline import Decoder, Job, Outcome, Writer, run_jobs, shard_rows
 from stores import SPEC
 
 
@@ -123,3 +126,154 @@ def test_shards_are_of_bounded_size() -> None:
     assert shard_rows(75_264) == 222
     assert shard_rows(1536) == 1024
     assert shard_rows(10**9) == 64
+
+
+# --- several bases -----------------------------------------------------------------------------
+
+
+class DeviceError(Exception):
+    """What a device says that fell off the bus."""
+
+
+class SlowBase(fakes.FakeBase):
+    """A device that is sometimes slow, by its own seed, and may fail at one of its batches."""
+
+    def __init__(
+        self, seed: int, batch_size: int = 4, fails_at: int = 0, pace: float = 0.004
+    ) -> None:
+        super().__init__(
+            fakes.fake_find_weights("imagenet"), size=8, layers=["mixed0"], batch_size=batch_size
+        )
+        self._random = np.random.default_rng(seed)
+        self._fails_at, self._pace = fails_at, pace
+
+    def __call__(self, pixels: Any) -> dict[str, Any]:
+        time.sleep(self._random.exponential(self._pace))
+        if self.calls + 1 == self._fails_at:
+            raise DeviceError
+        return super().__call__(pixels)
+
+
+def run_on(
+    bases: list[SlowBase], wanted: list[Job], store: Path, told: list[tuple[int, str]] | None = None
+) -> tuple[Filling, Outcome]:
+    """Push the pictures through the bases into a store; with what was done, also if it fails."""
+    filling, outcome = Filling(store), Outcome()
+    rows = [job.row for job in wanted]
+    spec = dataclasses.replace(SPEC, layer="mixed0")
+    decoder = Decoder(wanted, size=8, max_pixels=1000, workers=3, ahead=20)
+    try:
+        with decoder, Writer(filling, {"mixed0": spec}, {"mixed0": rows}, {}) as writer:
+            run_jobs(
+                decoder,
+                bases,  # type: ignore[arg-type]
+                writer,
+                {"mixed0": "mixed0"},
+                outcome=outcome,
+                on_error="ledger",
+                progress=lambda count, limit: (told if told is not None else []).append(
+                    (count, limit)
+                ),
+            )
+    except DeviceError:
+        assert any(base._fails_at for base in bases)
+    return filling, outcome
+
+
+def stored(store: Path) -> dict[bytes, Any]:
+    """Return the features in the shards by the digest of their picture."""
+    found: dict[bytes, Any] = {}
+    for path in (store / "shards").glob("*.h5"):
+        with h5py.File(path) as file:
+            found |= zip(file["image_sha256"][:].tolist(), file["features"][:], strict=True)
+    return found
+
+
+def test_several_bases_share_the_pictures_and_mix_none_up(tmp_path: Path) -> None:
+    """Each works, whatever their speeds; every picture is computed once and has its own row."""
+    bases = [SlowBase(seed) for seed in range(3)]
+    wanted, told = jobs(tmp_path, 101), list[tuple[int, str]]()
+    filling, outcome = run_on(bases, wanted, tmp_path / "store", told)
+    assert outcome.computed == {job.row for job in wanted}
+    assert filling.missing("mixed0", [job.row for job in wanted]) == []
+    assert sum(count for count, _ in told) == 101
+    assert all(base.calls > 0 for base in bases)
+    assert sum(base.calls for base in bases) == 26
+    found = stored(tmp_path / "store")
+    for job in wanted:
+        expected = fakes.features_of(job.file, "mixed0", size=8)
+        np.testing.assert_array_equal(found[job.row[0]], expected)
+
+
+def test_a_base_that_fails_ends_the_run_and_loses_nothing_computed(tmp_path: Path) -> None:
+    """The error is passed on; what any base has computed is in the store, and counted."""
+    bases = [SlowBase(0), SlowBase(1, fails_at=5), SlowBase(2)]
+    wanted = jobs(tmp_path, 200)
+    filling, outcome = run_on(bases, wanted, tmp_path / "store")
+    calls = sum(base.calls for base in bases)
+    assert 5 <= calls < 50
+    assert len(outcome.computed) == 4 * calls
+    assert filling.missing("mixed0", sorted(outcome.computed)) == []
+    again, rest = run_on([SlowBase(3)], wanted, tmp_path / "store")
+    assert again.missing("mixed0", [job.row for job in wanted]) == []
+    assert len(rest.computed) == 200
+
+
+def test_bases_share_the_size_of_batch_that_fits_each() -> None:
+    """One short of memory does not split every batch it gets."""
+    large, small = SlowBase(0, batch_size=8), SlowBase(1, batch_size=3)
+    pictures = [((b"%d" % n, 0), np.zeros((8, 8, 3), np.uint8)) for n in range(10)]
+    with Bases([large, small], Waits()) as bases:  # type: ignore[list-item]
+        sizes = [len(rows) for rows, _ in bases.compute(pictures)]
+    assert sizes == [3, 3, 3, 1]
+
+
+# --- what limits -------------------------------------------------------------------------------
+
+
+def test_the_stage_waited_for_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is said before a second was waited; later, what counts is the last seconds."""
+    clock = 0.0
+    monkeypatch.setattr(time, "perf_counter", lambda: clock)
+    waits = Waits()
+
+    def wait(stage: str, seconds: float) -> None:
+        nonlocal clock
+        with waits.on(stage):
+            clock += seconds
+
+    wait("decoding", 0.6)
+    assert waits.limit == ""
+    wait("decoding", 0.6)
+    wait("the base", 0.9)
+    assert waits.limit == "decoding"
+    wait("the base", 0.9)
+    assert waits.limit == "the base"
+    for _ in range(20):
+        wait("the base", 9)
+    for _ in range(4):
+        wait("writing", 3)
+    assert waits.limit == "writing"
+
+
+@pytest.mark.parametrize("slow", ["decoding", "the base", "writing"])
+def test_progress_names_the_limiting_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: str
+) -> None:
+    def slowly(function: Any) -> Any:
+        def call(*arguments: Any, **options: Any) -> Any:
+            time.sleep(0.01)
+            return function(*arguments, **options)
+
+        return call
+
+    monkeypatch.setattr("headstart.extract._bases._TELLING", 0.03)
+    where: dict[str, tuple[Any, str]] = {
+        "decoding": (pipeline, "decode"),
+        "the base": (SlowBase, "expected"),
+        "writing": (Writer, "put"),
+    }
+    monkeypatch.setattr(*where[slow], slowly(getattr(*where[slow])))
+    told: list[tuple[int, str]] = []
+    run_on([SlowBase(0, batch_size=1, pace=0)], jobs(tmp_path, 40), tmp_path / "store", told)
+    assert told[-1][1] == slow

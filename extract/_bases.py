@@ -1,0 +1,137 @@
+"""Keep one base or several busy, and know which stage a run waits for."""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import contextlib
+import queue
+import time
+from typing import TYPE_CHECKING, Self, TypeVar
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from headstart.cache import RowId
+    from headstart.extract.base import Base
+
+    Picture = tuple[RowId, NDArray[np.uint8]]
+    Picture = tuple[RowId, NDArray[np.uint8]]
+    Computed = tuple[list[RowId], dict[str, NDArray[np.float32]]]
+
+_T = TypeVar("_T")
+_TELLING = 1.0  # seconds of waiting that tell something
+_MEMORY = 10.0  # about as many seconds back counts what was waited for
+
+
+class Bases:
+    """Bases, each on a device of its own, that take their batches from one line.
+
+    Whichever is free takes the next batch. Results are taken in the order in which batches were
+    put, so that no base's luck decides which row a picture becomes. A batch more than there are
+    bases may be under way, so that none has to wait for its next one.
+
+    Parameters
+    ----------
+    bases
+        At least one, all with the same layers and weights.
+    waits
+        Where the time is noted that its results were waited for.
+    """
+
+    def __init__(self, bases: Sequence[Base], waits: Waits) -> None:
+        self._bases, self._waits = tuple(bases), waits
+        self._free: queue.SimpleQueue[Base] = queue.SimpleQueue()
+        for base in bases:
+            self._free.put(base)
+        self._pool = concurrent.futures.ThreadPoolExecutor(len(bases), "base")
+        self._line: collections.deque[
+            tuple[list[RowId], concurrent.futures.Future[dict[str, NDArray[np.float32]]]]
+        ] = collections.deque()
+
+    def __enter__(self) -> Self:
+        """Return self."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let go of the batches not begun, and wait for those in hand."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def compute(self, pictures: Iterable[Picture]) -> Iterator[Computed]:
+        r"""Yield (rows, features) for batch after batch; features: layer to (b, \*shape)."""
+        for batch in self._batches(pictures):
+            rows, pixels = [row for row, _ in batch], [pixels for _, pixels in batch]
+            self._line.append((rows, self._pool.submit(self._run, pixels)))
+            if len(self._line) > len(self._bases):
+                yield self._take()
+        while self._line:
+            yield self._take()
+
+    def left(self) -> Iterator[Computed]:
+        """Yield, after a failure, what was computed and not yielded."""
+        for rows, future in self._line:
+            if future.done() and not future.cancelled() and future.exception() is None:
+                yield rows, future.result()
+
+    def _batches(self, pictures: Iterable[Picture]) -> Iterator[list[Picture]]:
+        """Fill batches of the size that every device takes at once; it may shrink meanwhile."""
+        batch: list[Picture] = []
+        for picture in pictures:
+            batch.append(picture)
+            if len(batch) >= min(base.batch_size for base in self._bases):
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    def _take(self) -> Computed:
+        rows, future = self._line[0]
+        with self._waits.on("the base"):
+            features = future.result()
+        self._line.popleft()
+        return rows, features
+
+    def _run(self, pixels: Sequence[NDArray[np.uint8]]) -> dict[str, NDArray[np.float32]]:
+        base = self._free.get()
+        try:
+            return base(np.stack(pixels))
+        finally:
+            self._free.put(base)
+
+
+class Waits:
+    """How long a run has waited for each stage, lately: the longest wait is for what limits it."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
+
+    @property
+    def limit(self) -> str:
+        """The stage that limits the run; ``""`` as long as nothing was worth waiting for."""
+        stage = max(self._seconds, key=self._seconds.__getitem__, default="")
+        return stage if self._seconds.get(stage, 0.0) > _TELLING else ""
+
+    @contextlib.contextmanager
+    def on(self, stage: str) -> Iterator[None]:
+        """Note the time that the block takes as waiting for a stage."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            waited = self._seconds.get(stage, 0.0) + time.perf_counter() - started
+            self._seconds[stage] = waited
+            if waited > _MEMORY:
+                self._seconds = {name: seconds / 2 for name, seconds in self._seconds.items()}
+
+    def on_each(self, stage: str, items: Iterable[_T]) -> Iterator[_T]:
+        """Yield the items, and note how long each was waited for."""
+        iterator = iter(items)
+        with contextlib.suppress(StopIteration):
+            while True:
+                with self.on(stage):
+                    item = next(iterator)
+                yield item
