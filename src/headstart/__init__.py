@@ -11,9 +11,11 @@ Examples
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # that of typing takes longer to import than all the rest here
 if TYPE_CHECKING:
+    from typing import Any
+
     from headstart.cache import Spec, Store, pack, verify
     from headstart.errors import HeadstartError
     from headstart.extract import extract

@@ -1,7 +1,33 @@
-"""``python -m headstart``."""
+"""The program: ``headstart``, and ``python -m headstart``."""
 
+from __future__ import annotations
+
+import os
+import signal
 import sys
 
-from headstart.cli import main
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
-sys.exit(main())
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def main() -> int:
+    """Run the command line; while that is being loaded, an interrupt ends it without ado."""
+    for one in _SIGNALS:
+        if signal.getsignal(one) != signal.SIG_IGN:
+            signal.signal(one, _stop)
+    from headstart import cli
+
+    return cli.main()
+
+
+def _stop(*_: object) -> NoReturn:
+    """Nothing has begun that could be ended in order."""
+    os.write(2, b"headstart: stopped\n")
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
+import headstart
 from headstart import cli
 from headstart._interrupts import Interrupts
 
@@ -100,9 +102,30 @@ def test_called_with_words_it_leaves_signals_alone() -> None:
 
 def test_little_is_imported_before_it_listens() -> None:
     """What runs before `main` cannot answer an interrupt, so it is the least."""
-    program = "import sys, headstart.cli; print(*sys.modules)"
-    words = [sys.executable, "-c", program]
-    done = subprocess.run(words, capture_output=True, text=True, check=True)
-    names = set(done.stdout.split())
-    heavy = {"numpy", "h5py", "tqdm", "logging", "socket", "subprocess", "importlib.metadata"}
-    assert heavy & names == set()
+    for module, heavy in {
+        "headstart.__main__": {"argparse", "pathlib", "re", "typing", "json"},
+        "headstart.cli": {"numpy", "h5py", "tqdm", "logging", "socket", "importlib.metadata"},
+    }.items():
+        program = f"import sys; before = {{*sys.modules}}; import {module}; print(*sys.modules)"
+        program = program.replace("*sys.modules)", "*(sys.modules.keys() - before))")
+        words = [sys.executable, "-S", "-c", program]
+        path = {"PYTHONPATH": str(Path(headstart.__file__).parents[1])}
+        done = subprocess.run(words, capture_output=True, text=True, check=True, env=path)
+        assert module in done.stdout.split()
+        assert heavy & set(done.stdout.split()) == set()
+
+
+def test_an_interrupt_while_the_command_line_is_loaded() -> None:
+    """Is one line, and so is one of the program that never comes so far."""
+    for name in ("SIGINT", "SIGTERM"):
+        program = (
+            "import os, signal, sys; from headstart import __main__ as program\n"
+            "class Stop:\n"
+            "    def find_spec(self, *_):\n"
+            f"        os.kill(os.getpid(), signal.{name})\n"
+            "sys.meta_path.insert(0, Stop())\n"
+            "program.main()"
+        )
+        words = [sys.executable, "-c", program]
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=15)
+        assert (done.returncode, done.stderr) == (1, "headstart: stopped\n")

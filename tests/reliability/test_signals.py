@@ -197,14 +197,15 @@ def test_stopped_commands_end(
 
 
 LISTENING = """
-import os, sys
-from headstart import _interrupts, cli
-def listens(self, enter=_interrupts.Interrupts.__enter__):
-    enter(self)
-    os.write(int(os.environ["LISTENING"]), b".")
-    return self
-_interrupts.Interrupts.__enter__ = listens
-sys.exit(cli.main())
+import os, signal, sys
+from headstart import __main__ as program
+def listens(number, handler, real=signal.signal):
+    real(number, handler)
+    if number == signal.SIGTERM:
+        signal.signal = real
+        os.write(int(os.environ["LISTENING"]), b".")
+signal.signal = listens
+sys.exit(program.main())
 """
 
 
