@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from headstart.cache import LeftOut, Store, Verification
     from headstart.extract import Summary
+    from headstart.extract.changes import Changes
     from headstart.inspection import Inspection, Pictures
     from headstart.status import Staleness, Status
 
@@ -69,10 +70,33 @@ def extracted(store: Store, summary: Summary) -> Iterator[str]:
     splits = collections.Counter(store.catalog.split)
     if splits.keys() != {""}:
         yield "  " + ", ".join(f"{name or 'no split'} {count:,}" for name, count in splits.items())
+    yield from _changed(summary.changes)
     yield from left_out(summary.left_out, f"{store.path}/ledger.jsonl")
     conflicts = summary.source.conflicts
     yield from _groups("identical pictures on both sides of a split", conflicts.across_splits)
     yield from _groups("identical pictures under two labels", conflicts.across_labels)
+
+
+def _changed(changes: Changes) -> Iterator[str]:
+    """Say how the rows differ from those of the run before, if there was one."""
+    if not changes.before:
+        return
+    if not changes.in_common:
+        yield (
+            f"  warning: none of the {plural(changes.before, 'picture')} that were here before is "
+            "in this dataset; was another one meant? To have them back, extract theirs again: "
+            "nothing of it is computed twice while its shards are here"
+        )
+    kinds = {
+        "removed": changes.removed,
+        "changed": changes.changed,
+        "moved": changes.moved,
+        "relabelled": changes.relabelled,
+        "moved to another split": changes.resplit,
+    }
+    found = [f"{len(paths):,} {what}" for what, paths in kinds.items() if paths]
+    if found:
+        yield f"  since the last run: {', '.join(found)}"
 
 
 def left_out(rows: Sequence[LeftOut], where: str = "") -> Iterator[str]:
@@ -129,6 +153,7 @@ def stale(found: Staleness) -> Iterator[str]:
         "changed": found.changed,
         "moved or copied (reused)": found.moved,
         "relabelled (reused)": found.relabelled,
+        "moved to another split (reused)": found.resplit,
         "removed": found.removed,
     }
     for what, paths in reasons.items():
@@ -144,6 +169,8 @@ def verified(found: Verification) -> Iterator[str]:
     if found.unlisted:
         unused = plural(len(found.unlisted), "sound shard")
         yield f"  {unused} not in use (of a run that was stopped)"
+    if found.repaired:
+        yield f"  computed again: {plural(len(found.repaired), 'picture')}"
     if found.sound:
         rows, shards = plural(found.rows, "row"), plural(found.shards, "shard")
         yield f"{found.store} is sound: {rows} in {shards}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import difflib
 import json
 import os
@@ -172,6 +173,29 @@ def _compare(*, store: str, quiet: bool, json: str | None, **options: Any) -> in
     return 0
 
 
+def _sweep(*, data: str, quiet: bool, json: str | None, **options: Any) -> int:
+    from headstart.sweep import sweep
+
+    with Bars(quiet=quiet) as bars:
+        found = sweep(data, progress=bars, **options)
+    _say([str(found)], quiet=quiet)
+    _write_json(json, found.to_dict())
+    return 0
+
+
+def _bench(*, data: str, folder: str, quiet: bool, json: str | None, **options: Any) -> int:
+    from headstart.bench import bench
+    from headstart.extract import Settings
+
+    names = [field.name for field in dataclasses.fields(Settings)]
+    settings = Settings(**{name: options.pop(name) for name in names if name in options})
+    with Bars(quiet=quiet) as bars:
+        found = bench(data, folder, settings, progress=bars, **options)
+    _say([str(found)], quiet=quiet)
+    _write_json(json, found.to_dict())
+    return 0
+
+
 def _names(text: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in text.split(",") if name.strip())
     if not names:
@@ -263,6 +287,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_verify(verb("verify", _verify, "read everything back and check it"))
     _add_pack(verb("pack", _pack, "one self-contained HDF5 file"))
     _add_compare(verb("compare", _compare, "heads on the same rows, in one table"))
+    _add_sweep(verb("sweep", _sweep, "which layer to cut at"))
+    _add_bench(verb("bench", _bench, "frozen versus fine-tuned versus from scratch"))
     return parser
 
 
@@ -419,6 +445,70 @@ def _add_compare(verb: argparse.ArgumentParser) -> None:
         type=_bytes,
         metavar="SIZE",
         help="memory for features, as 800M or 4GB (default: half of the machine's)",
+    )
+
+
+def _add_sweep(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("data", metavar="DATA", help=_DATA)
+    verb.add_argument(
+        "-o",
+        dest="store",
+        metavar="STORE",
+        help="where the features of all layers are kept (default: DATA's name and .sweep)",
+    )
+    verb.add_argument(
+        "--layer",
+        dest="layers",
+        type=_names,
+        metavar=_NAMES,
+        help="layers to judge (default: mixed0 to mixed10)",
+    )
+    verb.add_argument("--size", type=_count, help=_SIZE)
+    verb.add_argument("--weights", help="weights of the base, as for extract")
+    verb.add_argument("--seed", type=_seed, help="of the folds (default: 0)")
+
+
+def _add_bench(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("data", metavar="DATA", help=_DATA)
+    verb.add_argument(
+        "-o",
+        dest="folder",
+        metavar="DIR",
+        required=True,
+        help="where features and results go; a benchmark that was stopped goes on from there",
+    )
+    verb.add_argument(
+        "--layer",
+        dest="layers",
+        type=_names,
+        metavar="NAME",
+        help="what frozen heads are trained on (default: mixed7)",
+    )
+    verb.add_argument("--size", type=_count, help=_SIZE)
+    verb.add_argument("--weights", help="weights of the base, as for extract")
+    verb.add_argument("--validation", type=_share, metavar="SHARE", help="as for extract")
+    verb.add_argument(
+        "--heads",
+        type=_names,
+        metavar=_NAMES,
+        help="heads for the frozen base (default: logreg,svm,ridge,knn,dense)",
+    )
+    verb.add_argument(
+        "--finetune",
+        type=_names,
+        metavar=_NAMES,
+        help="layers above which everything is trained, or 'all' "
+        "(default: mixed9,mixed8,mixed7,all)",
+    )
+    verb.add_argument(
+        "--no-scratch", dest="scratch", action="store_false", help="no network from scratch"
+    )
+    verb.add_argument("--seeds", type=_count, help="how many (default: 3)")
+    verb.add_argument("--epochs", type=_count, help="for fine-tuning, at most (default: 5)")
+    verb.add_argument(
+        "--train-bn",
+        action="store_true",
+        help="train batch normalisation too (default: it stays in inference mode)",
     )
 
 

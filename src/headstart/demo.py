@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable
 
-    from headstart.extract.plan import Progress
+    from headstart.cache import Progress
     from headstart.heads import Comparison
 
 HEADS = ("logreg", "svm", "dense")

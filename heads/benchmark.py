@@ -1,0 +1,247 @@
+"""The results of a benchmark, put together over seeds, as a table."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headstart.heads import metrics
+from headstart.heads.splits import FOLDS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from headstart.heads.modes import Record
+
+_HEADER = (
+    *("mode", "head", "accuracy", "95%", "log loss", "extract s", "train s", "trained"),
+    *("peak MB", "ms/image", "against the best"),
+)
+_SIGNIFICANT = 0.05
+_EPOCHS = 20  # of a training without a cache, where no dense head was trained here
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One mode over all its seeds.
+
+    Attributes
+    ----------
+    mode, head : str
+    accuracy : float
+        Mean over the measured rows of all seeds.
+    ci95 : tuple of float
+        Wilson interval; a row that several seeds measured counts once.
+    log_loss : float
+    extract_seconds : float
+        Once.
+    train_seconds : float
+        Mean of a seed.
+    trained_parameters : int
+    epochs : float
+        Mean of a seed.
+    predict_ms_per_image : float
+        From decoded pixels: the base, where there is one, and what comes after it.
+    peak_mb : float
+        Of the process that ran it, in 10^6 bytes.
+    seeds : int
+    p_value : float or None
+        Of the paired test against the best, Holm-corrected; None for the best itself.
+    """
+
+    mode: str
+    head: str
+    accuracy: float
+    ci95: tuple[float, float]
+    log_loss: float
+    extract_seconds: float
+    train_seconds: float
+    trained_parameters: int
+    epochs: float
+    predict_ms_per_image: float
+    peak_mb: float
+    seeds: int
+    p_value: float | None = None
+
+    @property
+    def name(self) -> str:
+        """Mode and head, as one word."""
+        return self.mode if self.mode.partition(":")[0] != "frozen" else f"frozen {self.head}"
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """Every mode on the same rows, splits and seeds; printing it gives the table.
+
+    Attributes
+    ----------
+    records : tuple of Record
+    rows : int
+        Labelled rows.
+    classes : tuple of str
+    resampled : bool
+        Whether each seed has a fold of its own; else all share the given validation split.
+    cost : dict of str to float
+        See `headstart.heads.modes.base_cost`.
+    """
+
+    records: tuple[Record, ...]
+    rows: int
+    classes: tuple[str, ...]
+    resampled: bool
+    cost: dict[str, float]
+
+    def summaries(self) -> list[Summary]:
+        """Return every mode, best accuracy first, each tested against the best."""
+        groups: dict[tuple[str, str], list[Record]] = {}
+        for record in sorted(self.records, key=lambda record: record.seed):
+            groups.setdefault((record.mode, record.head), []).append(record)
+        found = [(self._summary(records), records) for records in groups.values()]
+        found.sort(key=lambda pair: (-pair[0].accuracy, pair[0].log_loss))
+        if not found:
+            return []
+        best = found[0]
+        raw = [self._p_value(best[1], records) for _, records in found[1:]]
+        others = zip(found[1:], metrics.holm(raw), strict=True)
+        return [best[0], *(replace(summary, p_value=p) for (summary, _), p in others)]
+
+    def break_even(self) -> dict[str, float]:
+        """Return after how many trainings extraction has paid for itself.
+
+        Returns
+        -------
+        dict
+            ``epochs``: of one training (the dense head's, as measured); ``usual_seconds``: what
+            running an unmodified base in each of them takes; ``extract_seconds``: what
+            extraction took, once; ``trainings``: the ratio.
+        """
+        dense = [r.epochs for r in self.records if (r.mode, r.head) == ("frozen", "dense")]
+        epochs = float(np.mean(dense)) if dense else float(_EPOCHS)
+        extract = max((record.extract_seconds for record in self.records), default=0.0)
+        usual = epochs * self.rows * self.cost["usual_ms"] / 1e3
+        return {
+            "epochs": epochs,
+            "usual_seconds": usual,
+            "extract_seconds": extract,
+            "trainings": extract / usual,
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON can hold: ``modes`` (one a seed), ``summary`` and more."""
+        return {
+            "rows": self.rows,
+            "classes": list(self.classes),
+            "resampled": self.resampled,
+            "cost": self.cost,
+            "break_even": self.break_even() if self.cost else {},
+            "modes": [record.to_dict() for record in self.records],
+            "summary": [asdict(summary) for summary in self.summaries()],
+        }
+
+    def __str__(self) -> str:
+        """Return the table for a terminal."""
+        cells = [list(_HEADER), *(_cells(summary) for summary in self.summaries())]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in cells
+        ]
+        return "\n".join([*lines, "", *self._notes()])
+
+    def to_markdown(self) -> str:
+        """Return the table for a document."""
+        cells = [list(_HEADER), ["---"] * len(_HEADER)]
+        cells += [_cells(summary) for summary in self.summaries()]
+        table = "\n".join(f"| {' | '.join(row)} |" for row in cells)
+        return "\n\n".join([table, *self._notes()]) + "\n"
+
+    def _notes(self) -> Iterator[str]:
+        seeds = sorted({record.seed for record in self.records})
+        how = "a fold of its own for each seed" if self.resampled else "the given validation split"
+        yield (
+            f"{self.rows:,} rows, {len(self.classes)} classes; seeds "
+            f"{', '.join(map(str, seeds))}; {how}. The 95% is Wilson's interval; tests are paired "
+            f"({'corrected resampled t' if self._many() else 'McNemar'}, Holm's correction)."
+        )
+        paid = self.break_even()
+        yield (
+            f"Extraction took {paid['extract_seconds']:.1f} s, once. Running the usual base in "
+            f"each epoch of a training of {paid['epochs']:.0f} epochs takes "
+            f"{paid['usual_seconds']:.1f} s: the cache has paid for itself after "
+            f"{paid['trainings']:.2g} trainings."
+        )
+
+    def _many(self) -> bool:
+        return self.resampled and len({record.seed for record in self.records}) > 1
+
+    def _summary(self, records: list[Record]) -> Summary:
+        first = records[0]
+        measured = sum(len(record.right) for record in records)
+        distinct = measured if self.resampled and len(records) <= FOLDS else len(first.right)
+        accuracy = sum(record.right.count("1") for record in records) / measured
+        base = self.cost.get("base_ms", 0.0) if first.extract_seconds else 0.0
+        return Summary(
+            mode=first.mode,
+            head=first.head,
+            accuracy=accuracy,
+            ci95=metrics.wilson(round(accuracy * distinct), distinct),
+            log_loss=float(np.mean([record.log_loss for record in records])),
+            extract_seconds=first.extract_seconds,
+            train_seconds=float(np.mean([record.train_seconds for record in records])),
+            trained_parameters=first.trained_parameters,
+            epochs=float(np.mean([record.epochs for record in records])),
+            predict_ms_per_image=base
+            + float(np.median([record.predict_ms_per_image for record in records])),
+            peak_mb=max(record.peak_mb for record in records),
+            seeds=len(records),
+        )
+
+    def _p_value(self, best: Sequence[Record], other: Sequence[Record]) -> float:
+        """Return how likely such a difference is by chance, on the seeds that both have."""
+        theirs = {record.seed: record for record in other}
+        pairs = [(one, theirs[one.seed]) for one in best if one.seed in theirs]
+        if self._many() and len(pairs) > 1:
+            differences = np.array([one.accuracy - two.accuracy for one, two in pairs])
+            return metrics.corrected_t(differences, 1 / (FOLDS - 1))
+        return metrics.mcnemar(*(_mostly(side) for side in zip(*pairs, strict=True)))
+
+
+def _mostly(records: Sequence[Record]) -> NDArray[np.bool_]:
+    """Return on which rows more than half of the seeds were right."""
+    right = np.array([[digit == "1" for digit in record.right] for record in records])
+    mostly: NDArray[np.bool_] = right.mean(0) > 0.5
+    return mostly
+
+
+def _cells(summary: Summary) -> list[str]:
+    low, high = summary.ci95
+    return [
+        summary.mode,
+        summary.head,
+        f"{summary.accuracy:.3f}",
+        f"{low:.3f}-{high:.3f}",
+        f"{summary.log_loss:.3f}",
+        f"{summary.extract_seconds:.1f}",
+        f"{summary.train_seconds:.2f}",
+        _short(summary.trained_parameters),
+        f"{summary.peak_mb:,.0f}",
+        f"{summary.predict_ms_per_image:.2f}",
+        _verdict(summary.p_value),
+    ]
+
+
+def _short(count: int) -> str:
+    """Return ``11.1M`` for 11,116,548."""
+    if count < 10_000:
+        return f"{count:,}"
+    return f"{count / 1e6:.1f}M" if count >= 1_000_000 else f"{count / 1e3:.0f}K"
+
+
+def _verdict(p_value: float | None) -> str:
+    if p_value is None:
+        return "best"
+    return "worse" if p_value < _SIGNIFICANT else "not distinguishable"

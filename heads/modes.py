@@ -1,0 +1,346 @@
+"""Frozen, fine-tuned or from scratch: one mode at one seed, measured."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headstart._keras import import_keras
+from headstart.cache import Store
+from headstart.errors import HeadError, WeightsError
+from headstart.heads import metrics
+from headstart.heads.base import softmax
+from headstart.heads.evaluation import evaluate
+from headstart.heads.folds import fewest_groups, grouped_folds
+from headstart.heads.forms import Forms
+from headstart.heads.logreg import LogisticHead
+from headstart.heads.registry import HEAD_NAMES, make_head
+from headstart.heads.rows import FeatureRows
+from headstart.heads.splits import FOLDS, Labelled, labelled_rows, protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    Int = NDArray[np.int64]
+    Split = tuple[Int, Int]
+
+#: Modes that run on pixels, not on cached features.
+FROM_PIXELS = ("finetune:all", "scratch", "scratch+augment")
+UNITS = 1024  # of the dense head
+_SCRATCH = {"epochs": 20, "patience": 4, "learning_rate": 1e-3}
+_BATCH, _BATCHES = 32, 8  # pictures at a time, and how often, to time the base
+_RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes, in which the peak is given
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What is benchmarked: the rows, and how networks are trained on them.
+
+    Attributes
+    ----------
+    store : str
+        With the features at `layer` and at every cut.
+    pixels : str
+        A ``.npy`` of the decoded pictures of all rows, (rows, size, size, 3) uint8.
+    weights : str
+        The base's, as ``--weights`` names them.
+    layer : str
+        What frozen heads are trained on.
+    epochs : int
+        At most, for fine-tuning.
+    train_bn : bool
+        Train batch normalisation too when fine-tuning.
+    """
+
+    store: str
+    pixels: str
+    weights: str
+    layer: str
+    epochs: int = 5
+    train_bn: bool = False
+
+
+@dataclass(frozen=True)
+class Record:
+    """How one mode did with one seed.
+
+    Attributes
+    ----------
+    mode, head : str
+    seed : int
+    accuracy : float
+    log_loss : float
+    extract_seconds : float
+        What the features it is trained on cost, once; 0 for what runs on pixels.
+    train_seconds : float
+    trained_parameters : int
+    epochs : int
+    predict_ms_per_image : float
+        Of what comes after the cached features, or of all after the pixels.
+    peak_mb : float
+        Most memory of the process that ran this mode, in 10^6 bytes.
+    right : str
+        One character, 0 or 1, for each row that was measured.
+    """
+
+    mode: str
+    head: str
+    seed: int
+    accuracy: float
+    log_loss: float
+    extract_seconds: float
+    train_seconds: float
+    trained_parameters: int
+    epochs: int
+    predict_ms_per_image: float
+    peak_mb: float = 0.0
+    right: str = field(default="", repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON can hold."""
+        return asdict(self)
+
+
+def check_mode(mode: str, head: str) -> None:
+    """Refuse a mode or a head that there is not.
+
+    Raises
+    ------
+    HeadError
+        Naming those there are.
+    """
+    cut = mode.startswith("finetune:") and mode != "finetune:"
+    if not cut and mode not in ("majority", "untrained", "frozen", *FROM_PIXELS):
+        raise HeadError(
+            f"no mode is called {mode!r}; there are majority, untrained, frozen, finetune:LAYER, "
+            f"{', '.join(FROM_PIXELS)}"
+        )
+    if mode == "frozen" and head not in HEAD_NAMES:
+        make_head(head)
+
+
+def run_mode(bench: Bench, mode: str, head: str, seeds: list[int]) -> Iterator[Record]:
+    """Run one mode with each seed; yield each result as it is there.
+
+    Raises
+    ------
+    HeadError
+        If a class has too few rows.
+    """
+    run = _Run(bench)
+    for seed in seeds:
+        yield run.one(mode, head, seed)
+
+
+def base_cost(bench: Bench) -> dict[str, float]:
+    """Measure what the base costs a picture, here and as it is usually run.
+
+    Returns
+    -------
+    dict
+        ``base_ms``: as `extract` runs it, from decoded pixels to `layer`; ``usual_ms``: as an
+        unmodified Keras model that is run again in each epoch. Medians over batches.
+    """
+    from headstart.extract.base import load_base
+    from headstart.extract.weights import find_weights
+
+    run = _Run(bench)
+    spec, keras = run.store.spec, import_keras()
+    pixels = np.load(bench.pixels, mmap_mode="r")
+    batches = [np.array(pixels[i : i + _BATCH]) for i in range(0, len(pixels), _BATCH)][:_BATCHES]
+    ours = load_base(
+        find_weights(bench.weights),
+        size=spec.size,
+        layers=[bench.layer],
+        engine=spec.engine,
+        precision=spec.precision,
+        batch_size=_BATCH,
+    )
+    base = run.base()
+    usual = keras.Model(base.input, base.get_layer(bench.layer).output)
+
+    def milliseconds(program: Callable[[NDArray[np.uint8]], Any]) -> float:
+        program(batches[0])
+        found = []
+        for batch in batches:
+            started = time.perf_counter()
+            program(batch)
+            found.append(1e3 * (time.perf_counter() - started) / len(batch))
+        return float(np.median(found))
+
+    return {
+        "base_ms": milliseconds(ours),
+        "usual_ms": milliseconds(
+            lambda batch: usual.predict_on_batch(batch.astype(np.float32) / 127.5 - 1)
+        ),
+    }
+
+
+def split_of(store: Store, rows: Labelled, seed: int) -> Split:
+    """Return the rows to train on and to measure: the store's own split, or a fold a seed."""
+    splits = protocol(store, rows, cv=None, seed=seed // FOLDS, grouped=False).splits
+    return splits[seed % len(splits)]
+
+
+class _Run:
+    """One process's share: what several seeds of a mode have in common."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self.store = Store.open(bench.store)
+        self._rows = labelled_rows(self.store, None)
+        self._classes = int(self._rows.codes.max()) + 1
+
+    def one(self, mode: str, head: str, seed: int) -> Record:
+        """Measure one mode with one seed."""
+        split = split_of(self.store, self._rows, seed)
+        kind = {"majority": self._majority, "untrained": self._untrained, "frozen": self._frozen}
+        found = kind.get(mode, self._network)(mode, head, split, seed)
+        cached = mode not in (*FROM_PIXELS, "majority")
+        return Record(
+            mode=mode,
+            head=head,
+            seed=seed,
+            extract_seconds=self.store.extract_seconds if cached else 0.0,
+            peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT / 1e6,
+            **found,
+        )
+
+    def _majority(self, mode: str, head: str, split: Split, seed: int) -> dict[str, Any]:
+        del mode, head, seed
+        counts = np.bincount(self._rows.codes[split[0]], minlength=self._classes)
+        return self._measures(np.tile(counts / counts.sum(), (len(split[1]), 1)), split)
+
+    def _untrained(self, mode: str, head: str, split: Split, seed: int) -> dict[str, Any]:
+        """Measure class means, or a softmax layer with the weights that it would start from."""
+        if head == "ncm":
+            return self._frozen(mode, head, split, seed)
+        X = FeatureRows(self.store, self._bench.layer, self._rows.numbers[split[1]]).load()
+        limit = np.sqrt(6 / (X.shape[1] + self._classes))  # Glorot, as Keras starts
+        draw = np.random.default_rng(seed)
+        weights = draw.uniform(-limit, limit, (X.shape[1], self._classes))
+        return self._measures(softmax(X.astype(np.float32) @ weights.astype(np.float32)), split)
+
+    def _frozen(self, mode: str, head: str, split: Split, seed: int) -> dict[str, Any]:
+        del mode
+        source = FeatureRows(self.store, self._bench.layer, self._rows.numbers)
+        classifier = make_head(head)
+        if "random_state" in classifier.get_params():
+            classifier.set_params(random_state=seed)
+        form = Forms(source, plain=False, max_memory=None, progress=None).of(head, classifier)
+        found = evaluate(head, classifier, form, rows=self._rows, splits=[split])
+        return {
+            "accuracy": found.accuracy,
+            "log_loss": float(found.log_loss or 0.0),
+            "right": _digits(found.right),
+            "train_seconds": found.fit_seconds,
+            "trained_parameters": _parameters(head, source.shape[1], self._classes),
+            "epochs": int(found.params.get("epochs", 0)),
+            "predict_ms_per_image": found.predict_ms_per_image,
+        }
+
+    def _network(self, mode: str, head: str, split: Split, seed: int) -> dict[str, Any]:
+        del head
+        import_keras().utils.set_random_seed(seed)
+        from headstart.heads import networks
+
+        codes, X = self._rows.codes, self._examples(mode)
+        rows, held = self._held(split[0], seed)
+        model, started = self._model(mode), time.perf_counter()
+        if mode.startswith("finetune:"):
+            head_alone = LogisticHead(random_state=seed)
+            head_alone.fit(networks.before_classifier(model, X, rows), codes[rows])
+            networks.start_classifier(model, head_alone.coef_, head_alone.intercept_)
+        settings = {"epochs": self._bench.epochs} if mode.startswith("finetune:") else _SCRATCH
+        recipe = networks.Recipe(seed=seed, **settings)
+        cost = networks.train(model, X, codes, rows=rows, held=held, recipe=recipe)
+        trained, started = time.perf_counter() - started, time.perf_counter()
+        measures = self._measures(networks.probabilities(model, X, split[1]), split)
+        seconds = time.perf_counter() - started
+        return measures | {
+            "train_seconds": trained,
+            "trained_parameters": cost.parameters,
+            "epochs": cost.epochs,
+            "predict_ms_per_image": 1e3 * seconds / len(split[1]),
+        }
+
+    def _measures(self, probability: NDArray[Any], split: Split) -> dict[str, Any]:
+        """Return what probabilities ``(m, k)`` of the rows to measure are worth."""
+        true = self._rows.codes[split[1]]
+        right = probability.argmax(1) == true
+        return {
+            "accuracy": float(right.mean()),
+            "log_loss": metrics.log_loss(true, probability),
+            "right": _digits(right),
+            "train_seconds": 0.0,
+            "trained_parameters": 0,
+            "epochs": 0,
+            "predict_ms_per_image": 0.0,
+        }
+
+    def _held(self, train: Int, seed: int) -> Split:
+        """Return the rows to train on, and a tenth that decides when to stop."""
+        codes, groups = self._rows.codes[train], self._rows.groups[train]
+        folds = min(10, fewest_groups(codes, groups)[0])
+        if folds < 2:
+            return train, train
+        rows, held = grouped_folds(codes, groups, folds, seed)[0]
+        return train[rows], train[held]
+
+    def _examples(self, mode: str) -> NDArray[Any]:
+        """Return what a network is given, a row each: pixels, or features at the cut."""
+        if mode in FROM_PIXELS:
+            pixels: NDArray[np.uint8] = np.load(self._bench.pixels, mmap_mode="r")
+            return pixels[self._rows.numbers]
+        return self.store.features(cut_of(mode), rows=self._rows.numbers, dtype="float16")
+
+    def _model(self, mode: str) -> Any:
+        """Return the network, with the weights it starts from."""
+        from headstart.heads import networks
+
+        size = self.store.spec.size
+        if mode.startswith("scratch"):
+            return networks.convnet(size, self._classes, augment=mode.endswith("augment"))
+        base, train_bn = self.base(), self._bench.train_bn
+        if mode == "finetune:all":
+            return networks.whole(base, self._classes, train_bn=train_bn)
+        return networks.tail(base, cut_of(mode), self._classes, train_bn=train_bn)
+
+    def base(self) -> Any:
+        """Return the base as Keras has it, with its pretrained weights."""
+        from headstart.extract.base import keras_base, load_arrays
+        from headstart.extract.weights import find_weights
+
+        weights = find_weights(self._bench.weights)
+        found, expected = load_arrays(weights).digest(), self.store.spec.weights
+        if found != expected:
+            raise WeightsError(
+                f"--weights {self._bench.weights} are not those of {self.store.path} "
+                f"({found[:16]}... instead of {expected[:16]}...)"
+            )
+        return keras_base(weights, size=self.store.spec.size)
+
+
+def cut_of(mode: str) -> str:
+    """Return the layer in ``finetune:LAYER``."""
+    return mode.partition(":")[2]
+
+
+def _digits(right: NDArray[np.bool_]) -> str:
+    return "".join(np.where(right, "1", "0"))
+
+
+def _parameters(head: str, d: int, k: int) -> int:
+    """Return how many numbers a head fits to `d` features and `k` classes; 0 if it keeps rows."""
+    machines = k * (k - 1) // 2
+    linear = {"logreg": 1 if k == 2 else k, "ridge": k, "svm": machines}
+    if head == "dense":
+        return (d + 1) * UNITS + (UNITS + 1) * (1 if k == 2 else k)
+    return linear.get(head, 0) * (d + 1)

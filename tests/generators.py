@@ -1,0 +1,29 @@
+"""Generators that a process of its own can import."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+from headstart.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def counts(upto: int) -> Iterator[int]:
+    """Yield numbers."""
+    yield from range(upto)
+
+
+def fails(number: int) -> Iterator[int]:
+    """Yield one number, then raise an error of ours."""
+    yield number
+    raise DataError("of no use")
+
+
+def dies(number: int) -> Iterator[int]:
+    """Yield one number, then end as for lack of memory."""
+    yield number
+    os.kill(os.getpid(), signal.SIGKILL)
