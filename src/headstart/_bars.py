@@ -7,7 +7,13 @@ import time
 from typing import Any, Self
 
 _PATIENCE = 1.0  # seconds before a bar appears
-_UNITS = {"reading": "files", "extracting": "images", "verifying": "B", "packing": "rows"}
+_UNITS = {
+    "reading": "files",
+    "decoding": "images",
+    "extracting": "images",
+    "verifying": "B",
+    "packing": "rows",
+}
 
 
 class Bars:
@@ -23,16 +29,18 @@ class Bars:
         self._bar: Any = None
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        """Tell that `done` of `total` of a stage are done."""
+        """Tell that `done` of `total` of a stage are done; what is in brackets may change."""
         if not self._shown:
             return
-        if stage != self._stage:
+        name = stage.partition(" (")[0]
+        if name != self._stage:
             self._close()
-            self._stage, self._begun = stage, time.monotonic()
+            self._stage, self._begun = name, time.monotonic()
         if self._bar is None and time.monotonic() - self._begun > _PATIENCE:
-            self._bar = self._open(stage, total)
+            self._bar = self._open(name, total)
         if self._bar is not None:
             self._bar.total = total
+            self._bar.set_description(stage, refresh=False)
             self._bar.update(done - self._bar.n)
 
     def _open(self, stage: str, total: int) -> Any:

@@ -40,3 +40,19 @@ def test_bar_with_rate_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "extracting" in shown
     assert "images" in shown
     assert "reading" not in shown
+
+
+def test_one_bar_while_only_the_brackets_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What limits a stage is said beside it, and the counts go on; a new stage starts anew."""
+    screen = Terminal()
+    monkeypatch.setattr("sys.stderr", screen)
+    monkeypatch.setattr(_bars, "_PATIENCE", -1.0)
+    with Bars() as bars:
+        bars("extracting", 1, 9)
+        first = bars._bar
+        bars("extracting (limited by decoding)", 2, 9)
+        assert bars._bar is first
+        assert first.n == 2
+        assert first.desc.startswith("extracting (limited by decoding)")
+        bars("judging layers", 1, 9)
+        assert bars._bar is not first
