@@ -13,7 +13,7 @@ from headstart.heads.folds import fewest_groups, grouped_folds
 from headstart.heads.rowspace import RowSpace
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -115,8 +115,12 @@ class DenseHead(Head):
         y: ArrayLike,
         sample_weight: ArrayLike | None = None,
         groups: ArrayLike | None = None,
+        progress: Callable[[float], None] | None = None,
     ) -> Self:
-        """Train on rows ``(n, d)``; a part of them decides when to stop."""
+        """Train on rows ``(n, d)``; a part of them decides when to stop.
+
+        `progress` is told the share of `epochs` that are done.
+        """
         self.prepare()
         from headstart.heads.stack import Examples, Network, Schedule, train
 
@@ -132,7 +136,7 @@ class DenseHead(Head):
             (rows.weight / rows.weight.mean()).astype(np.float32),
             *self._held_out(rows),
         )
-        trained = train(examples, networks, Schedule(batch, self.epochs, self.patience))
+        trained = train(examples, networks, Schedule(batch, self.epochs, self.patience), progress)
         chosen = int(np.argmin([result.loss for result in trained]))
         settings = [
             {**vars(network), "epochs": r.epoch}

@@ -7,7 +7,7 @@ each of its backends. This module imports Keras: import it inside the function t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -15,7 +15,7 @@ import numpy as np
 from keras import ops
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -51,7 +51,8 @@ class Trained:
     Attributes
     ----------
     weights : tuple of ndarray
-        Of shapes ``(d, units)``, ``(units,)``, ``(units, k)`` and ``(k,)``.
+        Of shapes ``(d, units)``, ``(units,)``, ``(units, k)`` and ``(k,)``; of networks trained
+        side by side only the one with the lowest loss has them.
     loss : float
         Log loss on the held-out rows, at the best epoch.
     epoch : int
@@ -74,10 +75,16 @@ class Examples:
     held: Int
 
 
-def train(rows: Examples, networks: Sequence[Network], schedule: Schedule) -> list[Trained]:
+def train(
+    rows: Examples,
+    networks: Sequence[Network],
+    schedule: Schedule,
+    progress: Callable[[float], None] | None = None,
+) -> list[Trained]:
     """Train networks on the same rows, each until its loss on held-out rows stops falling.
 
-    Two classes share one sigmoid, more have a softmax.
+    Two classes share one sigmoid, more have a softmax. `progress` is told the share of epochs that
+    are done.
     """
     codes, weight, held = rows.codes, rows.weight, rows.held
     outputs = 1 if codes.max() == 1 else int(codes.max()) + 1
@@ -89,12 +96,12 @@ def train(rows: Examples, networks: Sequence[Network], schedule: Schedule) -> li
     keras.utils.set_random_seed(networks[0].seed)
     model = Stack(rows.X, networks, outputs)
     model.compile(
-        optimizer=keras.optimizers.Adam(1.0, epsilon=1e-12),
+        optimizer=FusedAdam(1.0, epsilon=1e-12),
         loss=_sigmoid_loss if outputs == 1 else _softmax_loss,
         jit_compile=_compiled(),
         steps_per_execution=steps,
     )
-    watch = Watch(held[:, None], codes[held], weight[held], schedule.patience)
+    watch = Watch(held[:, None], codes[held], weight[held], schedule, progress)
     model.fit(
         order[:, None],
         codes[order, None, None].astype(np.int32),
@@ -110,6 +117,36 @@ def train(rows: Examples, networks: Sequence[Network], schedule: Schedule) -> li
 def _compiled() -> bool:
     """Return whether to compile by XLA; TensorFlow's on CPU cores took three times as long."""
     return keras.backend.backend() == "jax" or bool(keras.distribution.list_devices("gpu"))
+
+
+class FusedAdam(keras.optimizers.Adam):  # type: ignore[misc]
+    """Adam in one pass over memory: TensorFlow's own kernel, where Keras' steps are ten passes.
+
+    Other backends compile Keras' steps into one.
+    """
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Move a variable and its two moments."""
+        if keras.backend.backend() != "tensorflow":
+            super().update_step(gradient, variable, learning_rate)
+            return
+        from tensorflow import raw_ops
+
+        number = self._get_variable_index(variable)
+        count = ops.cast(self.iterations + 1, variable.dtype)
+        beta1, beta2 = (ops.cast(b, variable.dtype) for b in (self.beta_1, self.beta_2))
+        raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[number].value.handle,
+            v=self._velocities[number].value.handle,
+            beta1_power=ops.power(beta1, count),
+            beta2_power=ops.power(beta2, count),
+            lr=ops.cast(learning_rate, variable.dtype),
+            beta1=beta1,
+            beta2=beta2,
+            epsilon=ops.cast(self.epsilon, variable.dtype),
+            grad=gradient,
+        )
 
 
 class Stack(keras.Model):  # type: ignore[misc]
@@ -128,14 +165,16 @@ class Stack(keras.Model):  # type: ignore[misc]
         scale = self.rate[:, None]
         inner = np.stack([inner for inner, _ in parts]) / scale
         outer = np.stack([outer for _, outer in parts]) / scale
-        self.X = self._variable("X", X, trainable=False)
-        self.inner = self._variable("inner", np.concatenate(list(inner), axis=1))
-        self.bias = self._variable("bias", np.zeros(inner.shape[::2], np.float32))
+        ones = np.ones((len(X), 1), np.float32)  # times the last row of inner: the biases
+        self.X = self._variable("X", np.hstack([X, ones]), trainable=False)
+        start = np.concatenate([*inner], axis=1)
+        self.inner = self._variable("inner", np.vstack([start, np.zeros_like(start[:1])]))
         self.outer = self._variable("outer", outer)
         self.last = self._variable("last", np.zeros(outer.shape[::2], np.float32))
         real = np.arange(self.width) < np.array([[network.units] for network in networks])
         keep = np.array([[1 - network.dropout] for network in networks])
-        self.keep = np.where(real, keep, 0).astype(np.float32)
+        keep = np.where(real, keep, 0).astype(np.float32)
+        self.keep = keep[:1] if (keep == keep[0]).all() else keep
         self.noise = keras.random.SeedGenerator(networks[0].seed)
 
     def _variable(self, name: str, value: Single, *, trainable: bool = True) -> Any:
@@ -146,25 +185,31 @@ class Stack(keras.Model):  # type: ignore[misc]
     def call(self, rows: Any, *, training: bool = False) -> Any:
         """Return logits of the rows with these numbers."""
         x = ops.take(self.X, rows[:, 0], axis=0)
-        hidden = ops.reshape(ops.matmul(x, self.inner), (-1, len(self.networks), self.width))
-        hidden = ops.relu((hidden + self.bias) * self.rate)
+        count, k = len(self.networks), self.outer.shape[-1]
+        hidden = ops.relu(ops.matmul(x, self.inner))
         if training:  # all networks drop out by the same draw
             drawn = keras.random.uniform((ops.shape(x)[0], 1, self.width), seed=self.noise)
-            hidden = ops.where(drawn < self.keep, hidden / np.maximum(self.keep, 1e-6), 0.0)
-        return (ops.einsum("bhu,huk->bhk", hidden, self.outer) + self.last) * self.rate
+            mask = ops.where(drawn < self.keep, 1 / np.maximum(self.keep, 1e-6), 0.0)
+            hidden = ops.reshape(hidden, (-1, count, self.width)) * mask
+        # Rates go to the small matrix. One product with zeros between the networks is faster than
+        # a product for each of them.
+        outer = self.outer * self.rate[:, None] ** 2
+        own = np.eye(count, dtype=np.float32)[:, None, :, None]
+        outer = ops.reshape(outer[:, :, None] * own, (count * self.width, count * k))
+        logits = ops.matmul(ops.reshape(hidden, (-1, count * self.width)), outer)
+        return ops.reshape(logits, (-1, count, k)) + self.last * self.rate
 
-    def separate(self, wanted: Sequence[int]) -> Iterator[tuple[int, Weights]]:
-        """Yield the weights of the networks of these numbers."""
-        if not wanted:
-            return
-        inner, bias, outer, last = (
-            ops.convert_to_numpy(variable) for variable in self.trainable_variables
+    def separate(self, h: int) -> Weights:
+        """Return the weights of one network."""
+        units, rate = self.networks[h].units, self.rate[h, 0]
+        mine = slice(h * self.width, h * self.width + units)
+        parts = (
+            self.inner[:-1, mine],
+            self.inner[-1, mine],
+            self.outer[h, :units],
+            self.last[h],
         )
-        for h in wanted:
-            units, rate = slice(self.networks[h].units), self.rate[h, 0]
-            mine = slice(h * self.width, h * self.width + self.networks[h].units)
-            parts = (inner[:, mine], bias[h, units], outer[h, units], last[h])
-            yield h, tuple(part * rate for part in parts)
+        return tuple(ops.convert_to_numpy(part) * rate for part in parts)
 
 
 def _initial(d: int, network: Network, width: int, outputs: int) -> tuple[Single, Single]:
@@ -246,15 +291,23 @@ def _held_loss(model: Any, held: Iterable[Batch]) -> float:
 
 
 class Watch(keras.callbacks.Callback):  # type: ignore[misc]
-    """Keeps each network as it was when its loss on held-out rows was lowest.
+    """Knows each network's lowest loss on held-out rows, and the weights of the best of them.
 
     A network that has not become better for `patience` epochs is finished, as it would be alone,
     whatever it does while others go on.
     """
 
-    def __init__(self, rows: Int, codes: Int, weight: Single, patience: int) -> None:
+    def __init__(
+        self,
+        rows: Int,
+        codes: Int,
+        weight: Single,
+        schedule: Schedule,
+        progress: Callable[[float], None] | None,
+    ) -> None:
         super().__init__()
-        self.rows, self.codes, self.weight, self.patience = rows, codes, weight, patience
+        self.rows, self.codes, self.weight = rows, codes, weight
+        self.schedule, self.progress = schedule, progress
         self.best: list[Trained] = []
 
     def on_train_begin(self, logs: Any = None) -> None:
@@ -265,12 +318,19 @@ class Watch(keras.callbacks.Callback):  # type: ignore[misc]
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Measure every network that is not finished; stop when all are."""
         del logs
+        patience = self.schedule.patience
         loss = _losses(ops.convert_to_numpy(self.model(self.rows)), self.codes, self.weight)
-        going = [epoch - trained.epoch < self.patience for trained in self.best]
+        least = min(trained.loss for trained in self.best)
+        going = [epoch - trained.epoch < patience for trained in self.best]
         better = [h for h, on in enumerate(going) if on and loss[h] < self.best[h].loss]
-        for h, weights in self.model.separate(better):
-            self.best[h] = Trained(weights, float(loss[h]), epoch + 1)
-        if all(epoch + 1 - trained.epoch >= self.patience for trained in self.best):
+        for h in better:
+            self.best[h] = Trained((), float(loss[h]), epoch + 1)
+        leader = min(better, key=loss.__getitem__, default=None)
+        if leader is not None and loss[leader] < least:  # weights of others are never asked for
+            self.best[leader] = replace(self.best[leader], weights=self.model.separate(leader))
+        if self.progress:
+            self.progress((epoch + 1) / self.schedule.epochs)
+        if all(epoch + 1 - trained.epoch >= patience for trained in self.best):
             self.model.stop_training = True
 
 
