@@ -1,9 +1,17 @@
 """The feature store: spec, shards, catalog, verification. Knows HDF5 and numpy, not Keras."""
 
-from headstart.cache._files import SEAL_BYTES, check_seal, publish_bytes, sealed
+from headstart.cache._files import (
+    SEAL_BYTES,
+    check_seal,
+    publish_bytes,
+    publishing,
+    sealed,
+    sha256_of,
+)
 from headstart.cache.catalog import LeftOut
 from headstart.cache.fill import Filling, RowId, Rows, tidy
 from headstart.cache.pack import pack
+from headstart.cache.progress import Progress
 from headstart.cache.spec import Spec
 from headstart.cache.store import Store
 from headstart.cache.verify import Verification, verify
@@ -12,6 +20,7 @@ __all__ = [
     "SEAL_BYTES",
     "Filling",
     "LeftOut",
+    "Progress",
     "RowId",
     "Rows",
     "Spec",
@@ -20,7 +29,9 @@ __all__ = [
     "check_seal",
     "pack",
     "publish_bytes",
+    "publishing",
     "sealed",
+    "sha256_of",
     "tidy",
     "verify",
 ]

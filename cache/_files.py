@@ -72,9 +72,12 @@ def parse_seal(tail: bytes, name: object) -> str:
     CorruptStoreError
         If this is not a seal.
     """
-    match = _SEAL.fullmatch(tail) if len(tail) == SEAL_BYTES else None
-    if match is None or int(match["check"], 16) != zlib.crc32(match["text"]):
-        raise CorruptStoreError(f"{name} is damaged or cut short: its last bytes are not a seal")
+    match = _match(tail)
+    if match is None:
+        raise CorruptStoreError(
+            f"{name} is damaged or cut short, or was not made by Headstart: "
+            "its last bytes are not a seal"
+        )
     version = int(match["version"])
     if version > FORMAT_VERSION:
         raise StoreVersionError(
@@ -82,6 +85,17 @@ def parse_seal(tail: bytes, name: object) -> str:
             f"{FORMAT_VERSION}: upgrade Headstart to read it"
         )
     return match["sha256"].decode()
+
+
+def is_seal(tail: bytes) -> bool:
+    """Tell whether these bytes are a seal, of this version or another."""
+    return _match(tail) is not None
+
+
+def _match(tail: bytes) -> re.Match[bytes] | None:
+    match = _SEAL.fullmatch(tail) if len(tail) == SEAL_BYTES else None
+    sound = match is not None and int(match["check"], 16) == zlib.crc32(match["text"])
+    return match if sound else None
 
 
 def check_seal(path: Path) -> str:

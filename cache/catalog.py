@@ -20,7 +20,12 @@ import numpy as np
 from headstart.cache import _files, _hdf5
 from headstart.cache.shard import DATASET, NAME, ShardInfo
 from headstart.cache.spec import Spec
-from headstart.errors import CorruptStoreError, StoreVersionError
+from headstart.errors import (
+    CorruptStoreError,
+    StoreError,
+    StoreNotFoundError,
+    StoreVersionError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -203,6 +208,67 @@ def _write_json(file: h5py.File, name: str, value: object) -> None:
 
 def _read_json(file: h5py.File, name: str) -> Any:
     return json.loads(_hdf5.plain(file, name, "u")[:].tobytes())
+
+
+def file_of(store: Path) -> Path:
+    """Return the file with the catalog of a store: of a packed one, the store itself.
+
+    Raises
+    ------
+    StoreNotFoundError
+        If there is no store at this path; the message says what is there instead.
+    StoreError
+        If it is a file that no Headstart made.
+    """
+    file = store / FILE if store.is_dir() else store
+    if not file.is_file():
+        raise StoreNotFoundError(_no_store(store))
+    if file == store and not _looks_packed(file):
+        raise StoreError(f"{store} is not a store: expected a folder or HDF5 file of Headstart")
+    return file
+
+
+def _looks_packed(path: Path) -> bool:
+    """Tell whether a file begins as HDF5 or ends in a seal: either may be damaged."""
+    with path.open("rb") as file:
+        return file.read(8) == b"\x89HDF\r\n\x1a\n" or _files.is_seal(_files.seal_at(path))
+
+
+def _no_store(folder: Path) -> str:
+    if not folder.exists():
+        return f"there is no store at {folder}; make one with: headstart extract DATA -o {folder}"
+    if folder.is_dir() and (folder / SHARDS).is_dir():
+        return (
+            f"{folder} is an extraction that was not finished; run the same "
+            f"headstart extract DATA -o {folder} again to finish it"
+        )
+    return f"{folder} is not a store: it has no {FILE}"
+
+
+def remedy(store: Path) -> str:
+    """Say what to do about a damaged store."""
+    if store.is_file():
+        return "pack the store again"
+    return f"mend it with: headstart verify {store} --repair --data DATA"
+
+
+def check_shards_present(store: Path, content: Catalog) -> None:
+    """Look, without reading any, whether all shards are there and of the size they had.
+
+    Raises
+    ------
+    CorruptStoreError
+        If not; it names the shard and the remedy.
+    """
+    for index in content.layers.values():
+        for info in index.shards:
+            path = store / SHARDS / info.file
+            size = path.stat().st_size if path.is_file() else None
+            if info.file and size != info.bytes:
+                found = "is missing" if size is None else f"has {size} bytes"
+                raise CorruptStoreError(
+                    f"shard {path} {found}; expected {info.bytes} bytes; {remedy(store)}"
+                )
 
 
 def read(path: Path) -> Catalog:

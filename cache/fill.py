@@ -73,13 +73,23 @@ class Rows:
 class Filling:
     """One run that fills a store.
 
-    Opening it changes nothing on disk but to make the folder and to remove what dead runs
-    left behind. Shards that an earlier run wrote and could not publish are found again.
+    Opening it changes nothing on disk but to remove what dead runs left behind; the folder is
+    made when there is something to put into it. Shards that an earlier run wrote and could not
+    publish are found again.
+
+    Parameters
+    ----------
+    folder
+        The store.
+    repair
+        Read every shard, and take those that are damaged or missing for rows to compute again.
 
     Raises
     ------
     StoreError
         If `folder` is a file, or a folder with something else in it.
+    CorruptStoreError
+        If the catalog is damaged, or a shard is missing or of another size, unless `repair`.
     """
 
     def __init__(self, folder: Path, *, repair: bool = False) -> None:
@@ -93,15 +103,23 @@ class Filling:
         self._repair = repair
         self._published = _files.seal_at(folder / catalog.FILE)
         self.before = _read_catalog(folder, damaged_is_none=repair)
-        self._prepare()
+        tidy(folder)
         if self.before is not None:
+            if not repair:
+                catalog.check_shards_present(folder, self.before)
             for index in self.before.layers.values():
                 self._remember(index)
         self._adopt()
 
-    def _prepare(self) -> None:
-        self.shards.mkdir(parents=True, exist_ok=True)
-        tidy(self.folder)
+    def _make_folder(self) -> None:
+        if self.shards.is_dir():
+            return
+        try:
+            self.shards.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"{self.folder} cannot be made: {error.strerror}; choose another place with -o"
+            ) from error
 
     def _remember(self, index: LayerIndex) -> None:
         known = self._known.setdefault(index.spec.name, _Known(index.spec))
@@ -164,8 +182,15 @@ class Filling:
                 return known.heads[-1].run
         return {}
 
-    def require(self, spec: Spec) -> None:
+    def require(self, spec: Spec, *, weights: str = "") -> None:
         """Refuse a spec that differs from the store's in more than its layer.
+
+        Parameters
+        ----------
+        spec
+            The spec asked for.
+        weights
+            The name its weights were asked for by.
 
         Raises
         ------
@@ -174,10 +199,13 @@ class Filling:
             to do.
         """
         if self.spec is not None:
-            self._compare(self.spec, spec)
+            self._compare(self.spec, spec, weights)
 
-    def _compare(self, stored: Spec, asked: Spec) -> None:
+    def _compare(self, stored: Spec, asked: Spec, weights: str = "") -> None:
         differences = stored.differences(asked, ignore=PER_LAYER)
+        if "weights" in differences:
+            names = (str(self.settings.get("weights", "")), weights)
+            differences["weights"] = tuple(map(_named, names, differences["weights"]))
         if differences:
             listed = "; ".join(
                 f"{name}: the store has {mine!r}, asked for {theirs!r}"
@@ -197,6 +225,7 @@ class Filling:
         self, spec: Spec, rows: Sequence[RowId], features: NDArray[Any], run: Mapping[str, Any]
     ) -> None:
         """Write one shard; from now on its rows survive whatever happens to this process."""
+        self._make_folder()
         ids = np.array([row[0] for row in rows], dtype="S64")
         view = np.array([row[1] for row in rows], dtype=np.uint8)
         now = time.perf_counter()
@@ -327,16 +356,16 @@ def _read_catalog(folder: Path, *, damaged_is_none: bool) -> Catalog | None:
         raise StoreError(f"{folder} is a file; -o expects a folder to make or to fill")
     try:
         return catalog.read(folder / catalog.FILE)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         pass
+    except PermissionError as error:
+        raise StoreError(f"{folder} cannot be read: permission denied") from error
     except StoreVersionError:
         raise
     except CorruptStoreError as error:
         if damaged_is_none:
             return None
-        raise CorruptStoreError(
-            f"{error}; mend it with: headstart verify {folder} --repair --data DATA"
-        ) from error
+        raise CorruptStoreError(f"{error}; {catalog.remedy(folder)}") from error
     ours = {catalog.SHARDS, "derived", "ledger.jsonl"}
     strangers = [] if not folder.exists() else [path.name for path in folder.iterdir()]
     strangers = [name for name in strangers if name not in ours and not name.startswith(".tmp-")]
@@ -346,6 +375,11 @@ def _read_catalog(folder: Path, *, damaged_is_none: bool) -> Catalog | None:
             "choose a new folder for -o"
         )
     return None
+
+
+def _named(name: str, digest: str) -> str:
+    """Return weights as people know them, and as the spec does."""
+    return f"{name} (sha256 {digest[:16]}...)" if name and digest else name or digest
 
 
 def _same(before: Catalog, after: Catalog) -> bool:

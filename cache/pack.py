@@ -15,12 +15,11 @@ from headstart.errors import StoreError
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from headstart.cache.catalog import LayerIndex
+    from headstart.cache.progress import Progress
     from headstart.cache.store import Store
-
-    Progress = Callable[[str, int, int], None]
 
 
 def pack(
@@ -38,7 +37,7 @@ def pack(
     store
         An open store.
     path
-        The file to write; replaced if it is there.
+        The file to write, in a folder that is there; an older packed file is replaced, whole.
     progress
         Called with "packing", the rows written of a layer, and all rows.
 
@@ -47,15 +46,13 @@ def pack(
     CorruptStoreError
         If a shard is missing or damaged.
     StoreError
-        If `path` is a folder, or the store's own file.
+        If `path` is a folder, a file that is no packed store, or in a store; or if there is no
+        folder to put it in.
     OSError
         If the file system refuses; `path` is as it was.
     """
     target = Path(path)
-    inside = store.path.resolve() in (target.resolve(), *target.resolve().parents)
-    if target.is_dir() or inside:
-        raise StoreError(f"{target} cannot be packed into; choose the name of a new file")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    _require_target(store, target)
     _files.remove_stale_temporaries(target.parent)
     stop = threading.Event()
     with (
@@ -67,6 +64,20 @@ def pack(
         finally:
             stop.set()
     return target
+
+
+def _require_target(store: Store, target: Path) -> None:
+    """Refuse to write over anything but an older packed file."""
+    remedy = "choose the name of a new file"
+    folders = target.resolve().parents
+    if target.is_dir() or store.path.resolve() in (target.resolve(), *folders):
+        raise StoreError(f"{target} cannot be packed into; {remedy}")
+    if not target.parent.is_dir():
+        raise StoreError(f"there is no folder {target.parent}; make it first, or {remedy}")
+    if any((folder / catalog.SHARDS).is_dir() for folder in folders[:2]):
+        raise StoreError(f"{target} is in a store, where nothing is packed; {remedy}")
+    if target.exists() and not (target.is_file() and _files.is_seal(_files.seal_at(target))):
+        raise StoreError(f"{target} is there and is no packed store; {remedy}, or remove it")
 
 
 def _write(store: Store, path: Path, progress: Progress | None, stop: threading.Event) -> None:

@@ -15,7 +15,6 @@ from headstart.errors import (
     HeadstartError,
     LayerError,
     StoreError,
-    StoreNotFoundError,
 )
 
 if TYPE_CHECKING:
@@ -68,20 +67,15 @@ class Store:
             If its catalog is damaged or a shard is missing or has another size.
         """
         folder = Path(path)
-        file = folder / catalog.FILE if folder.is_dir() else folder
-        if not file.is_file():
-            raise StoreNotFoundError(_no_store(folder))
-        if file == folder and not _is_hdf5(file):
-            raise StoreError(
-                f"{folder} is not a store: expected a folder or HDF5 file of Headstart"
-            )
         try:
+            file = catalog.file_of(folder)
             content = catalog.read(file)
         except CorruptStoreError as error:
-            raise CorruptStoreError(f"{error}; {_remedy(folder)}") from error
-        store = cls(folder, content)
-        store._check_shards_present()
-        return store
+            raise CorruptStoreError(f"{error}; {catalog.remedy(folder)}") from error
+        except PermissionError as error:
+            raise StoreError(f"{folder} cannot be read: permission denied") from error
+        catalog.check_shards_present(folder, content)
+        return cls(folder, content)
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -358,42 +352,25 @@ class Store:
             known = None if again else self._checked.get(key)
             found = known or _files.check_seal(path)
         except FileNotFoundError as error:
-            raise CorruptStoreError(f"shard {path} is missing; {_remedy(self.path)}") from error
+            raise CorruptStoreError(
+                f"shard {path} is missing; {catalog.remedy(self.path)}"
+            ) from error
         except HeadstartError as error:
-            raise CorruptStoreError(f"{error}; {_remedy(self.path)}") from error
+            raise CorruptStoreError(f"{error}; {catalog.remedy(self.path)}") from error
         except OSError as error:
             if error.errno not in _files.DAMAGE:
                 raise
             raise CorruptStoreError(
-                f"{path} cannot be read: {error.strerror}; {_remedy(self.path)}"
+                f"{path} cannot be read: {error.strerror}; {catalog.remedy(self.path)}"
             ) from error
         if found != info.sha256 and not info.file:
             raise _hdf5.ReplacedError(f"{path} was replaced since it was opened; open it again")
         if found != info.sha256:
             raise CorruptStoreError(
                 f"{path} is not the shard this store published (checksum {found[:16]}..., "
-                f"expected {info.sha256[:16]}...); {_remedy(self.path)}"
+                f"expected {info.sha256[:16]}...); {catalog.remedy(self.path)}"
             )
         self._checked[key] = found
-
-    def _check_shards_present(self) -> None:
-        for index in self._catalog.layers.values():
-            for info in index.shards:
-                if not info.file:
-                    continue
-                path = self.source(info)
-                size = path.stat().st_size if path.is_file() else None
-                if size != info.bytes:
-                    found = "is missing" if size is None else f"has {size} bytes"
-                    raise CorruptStoreError(
-                        f"shard {path} {found}; expected {info.bytes} bytes; {_remedy(self.path)}"
-                    )
-
-
-def _remedy(path: Path) -> str:
-    if path.is_file():
-        return "pack the store again"
-    return f"mend it with: headstart verify {path} --repair --data DATA"
 
 
 def _take(dataset: h5py.Dataset, local: NDArray[np.int64]) -> NDArray[Any]:
@@ -415,19 +392,3 @@ def _pooled(block: NDArray[Any], pool: Pool) -> NDArray[Any]:
     if pool == "max":
         return np.asarray(block.max(axis=(1, 2)), dtype=np.float32)
     return block
-
-
-def _is_hdf5(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(8) == b"\x89HDF\r\n\x1a\n"
-
-
-def _no_store(folder: Path) -> str:
-    if not folder.exists():
-        return f"there is no store at {folder}; make one with: headstart extract DATA -o {folder}"
-    if folder.is_dir() and (folder / catalog.SHARDS).is_dir():
-        return (
-            f"{folder} is an extraction that was not finished; run the same "
-            f"headstart extract DATA -o {folder} again to finish it"
-        )
-    return f"{folder} is not a store: it has no {catalog.FILE}"

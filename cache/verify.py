@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,13 +12,13 @@ import numpy as np
 from headstart.cache import _files, catalog
 from headstart.cache.shard import NAME, read_head, rows_sha256
 from headstart.cache.store import Store
-from headstart.errors import CorruptStoreError, StoreVersionError
+from headstart.errors import CorruptStoreError
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from headstart.cache.catalog import LayerIndex
+    from headstart.cache.progress import Progress
     from headstart.cache.shard import ShardInfo
 
 
@@ -39,6 +40,8 @@ class Verification:
     problems: tuple[Problem, ...]
     #: Sound shards that no row needs: of an unfinished run, or of pictures since removed.
     unlisted: tuple[str, ...]
+    #: Paths of the pictures whose features a repair computed again before this reading.
+    repaired: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
@@ -51,9 +54,7 @@ class Verification:
         return not self.problems
 
 
-def verify(
-    path: str | os.PathLike[str], progress: Callable[[str, int, int], None] | None = None
-) -> Verification:
+def verify(path: str | os.PathLike[str], progress: Progress | None = None) -> Verification:
     """Read every file of a store and check it against its checksums and the catalog.
 
     Parameters
@@ -65,17 +66,14 @@ def verify(
 
     Raises
     ------
-    StoreNotFoundError, StoreVersionError
-        If there is no store, or a newer one. Damage is reported, not raised.
+    StoreNotFoundError, StoreVersionError, StoreError
+        If there is no store, a newer one, or a file of another kind. Damage is reported, not
+        raised.
     """
     folder = Path(path)
     try:
-        content = catalog.read(folder / catalog.FILE if folder.is_dir() else folder)
-    except FileNotFoundError:
-        Store.open(folder)  # says what is there instead
-        raise
-    except StoreVersionError:
-        raise
+        inside = folder / catalog.FILE  # whatever it is
+        content = catalog.read(inside if os.path.lexists(inside) else catalog.file_of(folder))
     except CorruptStoreError as error:
         problem = Problem(catalog.FILE if folder.is_dir() else folder.name, str(error))
         return Verification(str(folder), 0, 0, 0, (problem,), ())

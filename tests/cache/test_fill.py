@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from headstart.cache import Filling, LeftOut, Spec, Store
-from headstart.errors import SpecMismatchError, StoreError
+from headstart.errors import CorruptStoreError, SpecMismatchError, StoreError
 from stores import SPEC, fill, picture_id, rows_of, values
 
 
@@ -125,6 +125,40 @@ def test_folder_with_other_things_is_refused_and_untouched(tmp_path: Path) -> No
     with pytest.raises(StoreError, match=r"not empty \(it has 'thesis.tex'\)"):
         Filling(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_opening_makes_nothing(tmp_path: Path) -> None:
+    """A folder is made with the first shard: a run that is refused leaves none behind."""
+    filling = Filling(tmp_path / "new" / "store")
+    assert not (tmp_path / "new").exists()
+    rows = rows_of(["a"]).ids()
+    filling.add(SPEC, rows, values(rows[0])[None], {})
+    assert len(list((tmp_path / "new" / "store" / "shards").iterdir())) == 1
+
+
+def test_weights_are_named_as_people_know_them(tmp_path: Path) -> None:
+    """Two names and two digests; of shards that no run published, too."""
+    other = dataclasses.replace(SPEC, weights="e" * 64)
+    for published in (True, False):
+        folder = tmp_path / str(published)
+        if published:
+            fill(folder, rows_of(["a"]), settings={"weights": "registry"})
+        else:
+            rows = rows_of(["a"]).ids()
+            Filling(folder).add(SPEC, rows, values(rows[0])[None], {"weights": "registry"})
+        match = r"has 'registry \(sha256 f{16}\.\.\.\)', asked for 'imagenet \(sha256 e{16}"
+        with pytest.raises(SpecMismatchError, match=match):
+            Filling(folder).require(other, weights="imagenet")
+
+
+def test_a_missing_shard_is_missed_at_once(tmp_path: Path) -> None:
+    """Not when all is computed: the shard and the remedy are named before anything else."""
+    fill(tmp_path / "store", rows_of(list("abcdef")), shard=2)
+    store = Store.open(tmp_path / "store")
+    gone = store.source(store.catalog.layers["mixed7"].shards[1])
+    gone.unlink()
+    with pytest.raises(CorruptStoreError, match=rf"{gone.name} is missing.*--repair"):
+        Filling(tmp_path / "store")
 
 
 def test_repair_forgets_damaged_shards_alone(tmp_path: Path) -> None:

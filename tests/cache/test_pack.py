@@ -23,7 +23,7 @@ def test_packed_store_equals_the_folder(tmp_path: Path) -> None:
     fill(tmp_path / "store", rows)
     fill(tmp_path / "store", rows, spec=dataclasses.replace(SPEC, layer="mixed5", pool="avg"))
     store = Store.open(tmp_path / "store")
-    path = pack(store, tmp_path / "new" / "one.h5")
+    path = pack(store, tmp_path / "one.h5")
     (tmp_path / "store").rename(tmp_path / "gone")
     packed = Store.open(path)
     assert packed.layers == ("mixed7", "mixed5.avg")
@@ -41,13 +41,13 @@ def test_packed_store_equals_the_folder(tmp_path: Path) -> None:
 def test_damage_stops_the_packing(tmp_path: Path) -> None:
     """No file is written from a store that cannot be trusted, and an old one stays."""
     store = make_store(tmp_path / "store", NAMES)
-    target = tmp_path / "one.h5"
-    target.write_bytes(b"old")
+    target = pack(store, tmp_path / "one.h5")
+    old = target.read_bytes()
     shard = store.source(store.catalog.layers["mixed7"].shards[-1])
     shard.write_bytes(shard.read_bytes()[:-1] + b"x")
     with pytest.raises(CorruptStoreError, match="damaged"):
         pack(Store.open(tmp_path / "store"), target)
-    assert target.read_bytes() == b"old"
+    assert target.read_bytes() == old
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.h5", "store"]
 
 
@@ -62,3 +62,35 @@ def test_folders_and_the_store_itself_are_no_target(tmp_path: Path) -> None:
     path = pack(store, tmp_path / "one.h5")
     with pytest.raises(StoreError, match="choose the name of a new file"):
         pack(Store.open(path), path)
+
+
+def test_only_an_older_packed_file_is_written_over(tmp_path: Path) -> None:
+    """Also a damaged one; anything else that is there stays as it is."""
+    store = make_store(tmp_path / "store", NAMES)
+    target = pack(store, tmp_path / "one.h5")
+    whole = target.read_bytes()
+    target.write_bytes(whole[:500] + b"\xff" + whole[501:])
+    assert Store.open(pack(store, target)).paths() == NAMES
+    for content in (b"", b"a thesis", b"\x89HDF\r\n\x1a\n" + bytes(500)):
+        target.write_bytes(content)
+        with pytest.raises(StoreError, match="is there and is no packed store"):
+            pack(store, target)
+        assert target.read_bytes() == content
+
+
+def test_folder_of_the_target_must_be_there(tmp_path: Path) -> None:
+    """A mistyped folder is not made."""
+    store = make_store(tmp_path / "store", NAMES)
+    with pytest.raises(StoreError, match=r"there is no folder .*new; make it first"):
+        pack(store, tmp_path / "new" / "one.h5")
+    assert not (tmp_path / "new").exists()
+
+
+def test_another_store_is_no_target(tmp_path: Path) -> None:
+    """The catalog and the shards of any store are sealed, too, and are no packed files."""
+    store, other = make_store(tmp_path / "store", NAMES), make_store(tmp_path / "other", NAMES[:5])
+    shard = other.source(other.catalog.layers["mixed7"].shards[0])
+    for path in (other.path / "features.h5", shard):
+        with pytest.raises(StoreError, match="is in a store"):
+            pack(store, path)
+    assert Store.open(tmp_path / "other").features().shape[0] == 5

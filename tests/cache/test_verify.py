@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headstart.cache import Filling, LeftOut, pack, verify
-from headstart.errors import StoreNotFoundError
+from headstart.cache import Filling, LeftOut, Store, pack, verify
+from headstart.errors import CorruptStoreError, StoreError, StoreNotFoundError
 from stores import SPEC, make_store, picture_id, values
 
 NAMES = list("abcdefg")
@@ -54,6 +54,24 @@ def test_damaged_packed_file(tmp_path: Path) -> None:
     data[len(data) // 2] ^= 4
     path.write_bytes(data)
     assert [problem.file for problem in verify(path).problems] == ["one.h5"]
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\0" * 500])
+def test_what_is_no_store_is_said(tmp_path: Path, content: bytes) -> None:
+    """A file of another kind is not called damaged."""
+    path = tmp_path / "thesis.tex"
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match=r"thesis\.tex is not a store"):
+        verify(path)
+
+
+def test_a_packed_file_with_a_damaged_first_byte_is_damaged(tmp_path: Path) -> None:
+    """Its seal tells that it is ours."""
+    path = pack(make_store(tmp_path / "store", NAMES), tmp_path / "one.h5")
+    path.write_bytes(b"x" + path.read_bytes()[1:])
+    assert [problem.file for problem in verify(path).problems] == ["one.h5"]
+    with pytest.raises(CorruptStoreError, match=r"one\.h5 is damaged.*pack the store again"):
+        Store.open(path)
 
 
 def test_sound_shards_of_a_stopped_run_are_no_damage(tmp_path: Path) -> None:

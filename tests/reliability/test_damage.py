@@ -35,7 +35,9 @@ def shards(store: Path) -> list[Path]:
 
 def packed(store: Path) -> Path:
     """Pack a store."""
-    return pack(Store.open(store), store.parent / "packed" / "one.h5")
+    folder = store.parent / "packed"
+    folder.mkdir()
+    return pack(Store.open(store), folder / "one.h5")
 
 
 def refused(store: Path, damaged: Path) -> None:
