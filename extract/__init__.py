@@ -7,17 +7,17 @@ import sys
 import types
 from typing import TYPE_CHECKING, Any
 
-from headstart.extract.plan import Settings, make_plan, read_source
+from headstart.extract.mend import mend_store
+from headstart.extract.plan import Settings
 from headstart.extract.run import Speed, Summary, fill_store
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
-    from headstart.cache import Store
-    from headstart.extract.plan import Progress
+    from headstart.cache import Progress, Store
 
-__all__ = ["Settings", "Speed", "Summary", "extract", "fill_store", "make_plan", "read_source"]
+__all__ = ["Settings", "Speed", "Summary", "extract", "fill_store", "mend_store"]
 
 
 def extract(
@@ -41,8 +41,10 @@ def extract(
 ) -> Store:
     """Run the frozen base once over a dataset and keep the features in a store.
 
-    A second call computes only pictures that are new or changed. What is None is taken
-    from the store if there is one, else from the defaults.
+    A second call computes only pictures that are new or changed. The store then has the rows
+    of `data` and no others; features of pictures that are gone stay in its shards, and cost
+    nothing should they come back. What is None is taken from the store if there is one, else
+    from the defaults.
 
     Parameters
     ----------

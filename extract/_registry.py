@@ -26,8 +26,9 @@ import h5py
 import numpy as np
 import platformdirs
 
+from headstart.cache import publishing, sha256_of
 from headstart.errors import WeightsError
-from headstart.extract._files import hash_file, one_line, publish, temporary_beside
+from headstart.extract._files import one_line
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -81,20 +82,29 @@ def fetch() -> Path:
     folder = cache_folder()
     stem = PACKAGE.name.replace("@", "-")
     for path in sorted(folder.glob(f"{stem}-{'[0-9a-f]' * 64}.h5")):
-        if path.stem.rpartition("-")[2] == hash_file(path, "sha256"):
+        if path.stem.rpartition("-")[2] == sha256_of(path):
             return path
     weights = parse(_pack())
     try:
-        with temporary_beside(folder, ".h5") as temporary:
-            write(temporary, weights)
-            path = folder / f"{stem}-{hash_file(temporary, 'sha256')}.h5"
-            publish(temporary, path)
+        return _keep(folder, stem, weights)
     except OSError as error:
         raise WeightsError(
             f"The weights cannot be kept in {folder} ({one_line(error)}). Set HEADSTART_CACHE to a "
             "folder that can be written to."
         ) from error
-    return path
+
+
+def _keep(folder: Path, stem: str, weights: dict[str, NDArray[np.float32]]) -> Path:
+    """Write the weights to a file named by its content, whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    kept: list[Path] = []
+
+    def name_by_content(temporary: Path, _: Path) -> None:
+        kept.append(temporary.replace(folder / f"{stem}-{sha256_of(temporary)}.h5"))
+
+    with publishing(folder / f"{stem}.h5", name_by_content) as temporary:
+        write(temporary, weights)
+    return kept[0]
 
 
 def _pack() -> bytes:

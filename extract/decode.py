@@ -34,6 +34,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
+import PIL
 from PIL import Image, ImageFile
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+#: What decodes, to the version: what one cannot read, the next perhaps can.
+DECODER = f"Pillow {PIL.__version__}"
 DECODING = "pillow-1"
 RESAMPLING = "bilinear-antialias"
 MAX_PIXELS = 64_000_000

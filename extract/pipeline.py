@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from headstart.errors import DataError, ImageMemoryError, UnreadableImageError
-from headstart.extract.dataset import read_file
 from headstart.extract._bases import Bases, Waits
 from headstart.extract.decode import decode
+from headstart.extract.hashing import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -282,9 +282,8 @@ def run_jobs(
 
     def usable() -> Iterator[Picture]:
         for job, result in waits.on_each("decoding", decoder):
-            outcome.vanished |= decoder.vanished
             if on_error == "fail":
-                _stop(outcome, job, result)
+                _stop(decoder.vanished, job, result)
             if isinstance(result, Exception):
                 _note(outcome, job, result)
                 progress(1, waits.limit)
@@ -305,11 +304,12 @@ def run_jobs(
         for rows, features in line.left():  # computed is computed
             keep(rows, features)
         raise
+    outcome.vanished |= decoder.vanished
 
 
-def _stop(outcome: Outcome, job: Job, result: object) -> None:
+def _stop(vanished: Mapping[str, str], job: Job, result: object) -> None:
     """Raise DataError, naming the picture, if there is one that cannot be used."""
-    for path, reason in outcome.vanished.items():
+    for path, reason in vanished.items():
         raise DataError(f"{path}: {reason}")
     if isinstance(result, Exception):
         raise DataError(f"{job.path}: {result}") from result

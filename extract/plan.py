@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,28 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 from headstart.cache import Filling, LeftOut, Rows, Spec
 from headstart.errors import DataError
-from headstart.extract.dataset import (
-    Conflicts,
-    Dataset,
-    Picture,
-    conflicts,
-    hash_files,
-    list_dataset,
-    split_by_content,
-)
-from headstart.extract.decode import DECODING, MAX_PIXELS, RESAMPLING
+from headstart.extract.dataset import Dataset, Picture, list_dataset
+from headstart.extract.decode import DECODER, DECODING, MAX_PIXELS, RESAMPLING
+from headstart.extract.hashing import hash_files
+from headstart.extract.identical import Conflicts, conflicts, split_by_content
+from headstart.extract.pipeline import Job
+from headstart.extract.weights import is_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from headstart.cache import RowId
+    from headstart.cache import Progress, RowId
 
-    #: What a progress bar needs: the stage, how much is done, how much there is.
-    Progress = Callable[[str, int, int], None]
-
-DEFAULT_LAYER = "mixed7"
 DEFAULT_WEIGHTS = "imagenet"
-DEFAULT_SIZE = 150
 
 
 @dataclass(frozen=True)
@@ -65,8 +57,6 @@ class Settings:
         """
         base = store or Spec(
             weights="",
-            size=DEFAULT_SIZE,
-            layer=DEFAULT_LAYER,
             decoding=DECODING,
             resampling=RESAMPLING,
             engine="auto",
@@ -84,7 +74,47 @@ class Source:
     dataset: Dataset
     sha256: tuple[str, ...]
     left_out: tuple[LeftOut, ...]
-    conflicts: Conflicts
+
+    @functools.cached_property
+    def conflicts(self) -> Conflicts:
+        """Identical pictures, and those of them that contradict each other."""
+        return conflicts(self.dataset, self.sha256)
+
+    def usable(self, unreadable: Mapping[str, str], vanished: Mapping[str, str]) -> Source:
+        """Return the pictures that are left when others turn out to be of no use.
+
+        Parameters
+        ----------
+        unreadable
+            SHA-256 (hex) of files that do not decode, and why.
+        vanished
+            Paths that were gone or changed when they were decoded, and which of the two.
+        """
+        kept: list[tuple[Picture, str]] = []
+        left_out = list(self.left_out)
+        for picture, digest in zip(self.dataset.pictures, self.sha256, strict=True):
+            reason = unreadable.get(digest) or vanished.get(picture.path)
+            if reason is None:
+                kept.append((picture, digest))
+            else:
+                left_out.append(LeftOut(picture.path, reason))
+        return _source(self.dataset, kept, left_out)
+
+    def rows(self) -> Rows:
+        """Return the row of each picture (view 0)."""
+        dataset = self.dataset
+        return Rows(
+            classes=dataset.classes,
+            path=[picture.path for picture in dataset.pictures],
+            split=[picture.split for picture in dataset.pictures],
+            label=[picture.label for picture in dataset.pictures],
+            image_sha256=[digest.encode() for digest in self.sha256],
+            view=[0] * len(self),
+            columns={
+                name: [picture.columns[place] for picture in dataset.pictures]
+                for place, name in enumerate(dataset.columns)
+            },
+        )
 
     def __len__(self) -> int:
         """Return the number of pictures."""
@@ -125,11 +155,17 @@ def read_source(
             readable.append((picture, digest))
         else:
             left_out.append(LeftOut(picture.path, digest.reason))
-    sha256 = tuple(digest for _, digest in readable)
-    dataset = dataclasses.replace(dataset, pictures=tuple(picture for picture, _ in readable))
-    if validation:
-        dataset = split_by_content(dataset, sha256, validation)
-    return Source(dataset, sha256, tuple(left_out), conflicts(dataset, sha256))
+    source = _source(dataset, readable, left_out)
+    split = split_by_content(source.dataset, source.sha256, validation)
+    return dataclasses.replace(source, dataset=split)
+
+
+def _source(
+    dataset: Dataset, pictures: Sequence[tuple[Picture, str]], left_out: Sequence[LeftOut]
+) -> Source:
+    """Return a dataset cut down to these pictures, each with its SHA-256."""
+    kept = dataclasses.replace(dataset, pictures=tuple(picture for picture, _ in pictures))
+    return Source(kept, tuple(digest for _, digest in pictures), tuple(left_out))
 
 
 @dataclass(frozen=True)
@@ -150,29 +186,18 @@ class Plan:
         wanted = set().union(*map(set, self.missing.values()))
         return [row for row in dict.fromkeys(ids(self.source)) if row in wanted]
 
-    def rows(self, unreadable: Mapping[str, str]) -> tuple[Rows, list[LeftOut]]:
-        """Return the rows of all readable pictures, and the ledger."""
-        dataset = self.source.dataset
-        columns: dict[str, list[str]] = {name: [] for name in dataset.columns}
-        rows = Rows(dataset.classes, [], [], [], [], [], columns)
-        left_out = list(self.source.left_out)
-        for picture, digest in zip(dataset.pictures, self.source.sha256, strict=True):
-            if digest in unreadable:
-                left_out.append(LeftOut(picture.path, unreadable[digest]))
-                continue
-            rows.path.append(picture.path)
-            rows.split.append(picture.split)
-            rows.label.append(picture.label)
-            rows.image_sha256.append(digest.encode())
-            rows.view.append(0)
-            for name, value in zip(dataset.columns, picture.columns, strict=True):
-                columns[name].append(value)
-        return rows, left_out
-
 
 def ids(source: Source) -> list[RowId]:
     """Return the identity of each picture's row (view 0)."""
     return [(digest.encode(), 0) for digest in source.sha256]
+
+
+def jobs(source: Source) -> list[Job]:
+    """Return a job for each different picture, in the order of the dataset."""
+    places: dict[RowId, list[tuple[Path, str]]] = {}
+    for row, picture in zip(ids(source), source.dataset.pictures, strict=True):
+        places.setdefault(row, []).append((picture.file, picture.path))
+    return [Job(row, *first, tuple(copies)) for row, (first, *copies) in places.items()]
 
 
 def make_plan(source: Source, filling: Filling, settings: Settings) -> Plan:
@@ -190,21 +215,21 @@ def wanted_cuts(filling: Filling, settings: Settings) -> dict[str, tuple[str, st
     cuts = {name: (index.spec.layer, index.spec.pool) for name, index in have.items()}
     if settings.layers is None and settings.pool is None and cuts:
         return cuts
-    unpublished = filling.spec
+    spec = filling.spec or Spec(weights="")
     layers = settings.layers or tuple(dict.fromkeys(layer for layer, _ in cuts.values()))
-    if not layers:
-        layers = (unpublished.layer if unpublished else DEFAULT_LAYER,)
-    pool = settings.pool or (unpublished.pool if unpublished and not settings.layers else "none")
-    for layer in layers:
-        spec = Spec(weights="", layer=layer, pool=pool)
-        cuts[spec.name] = (layer, pool)
+    pool = settings.pool or spec.pool
+    for layer in layers or (spec.layer,):
+        cut = Spec(weights="", layer=layer, pool=pool)
+        cuts[cut.name] = (layer, pool)
     return cuts
 
 
 def known_unreadable(filling: Filling, settings: Settings) -> dict[str, str]:
-    """Return the files that an earlier run under the same limits could not decode."""
+    """Return the files that an earlier run, with this Pillow and this limit, could not decode."""
     before = filling.before
-    if before is None or max_pixels(filling, settings) != before.settings.get("max_pixels"):
+    if before is None or before.settings.get("decoder") != DECODER:
+        return {}
+    if max_pixels(filling, settings) != before.settings.get("max_pixels"):
         return {}
     return dict(before.unreadable)
 
@@ -220,16 +245,22 @@ def validation(filling: Filling, settings: Settings) -> float:
 
 
 def weights_name(filling: Filling, settings: Settings) -> str:
-    """Return which weights to load."""
-    return str(_first(settings.weights, filling.settings.get("weights"), DEFAULT_WEIGHTS))
+    """Return which weights to load; a file is named so that it is found from anywhere."""
+    name = str(_first(settings.weights, filling.settings.get("weights"), DEFAULT_WEIGHTS))
+    return name if is_name(name) else str(Path(name).absolute())
 
 
 def _first(*values: Any) -> Any:
     return next(value for value in values if value is not None)
 
 
-def data_name(data: object) -> str:
-    """Return how a store remembers where its pictures came from."""
-    if isinstance(data, str | os.PathLike):
-        return str(Path(data).absolute())
-    return ""
+def remembered(filling: Filling, settings: Settings, data: object) -> dict[str, Any]:
+    """Return what a store remembers of a run: where its pictures were, weights and limits."""
+    return {
+        "data": str(Path(data).absolute()) if isinstance(data, str | os.PathLike) else "",
+        "validation": validation(filling, settings),
+        "weights": weights_name(filling, settings),
+        "weights_sha256": filling.settings.get("weights_sha256", ""),
+        "max_pixels": max_pixels(filling, settings),
+        "decoder": DECODER,
+    }

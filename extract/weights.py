@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from headstart._keras import import_keras
+from headstart.cache import sha256_of
 from headstart.errors import WeightsError
 from headstart.extract import _registry
-from headstart.extract._files import hash_file, one_line
+from headstart.extract._files import md5_of, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["WeightsFile", "find_weights", "random_seed"]
+__all__ = ["WeightsFile", "find_weights", "is_name", "random_seed"]
 
 IMAGENET_FILE = "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5"
 IMAGENET_URL = (
@@ -77,16 +78,20 @@ def find_weights(name: str) -> WeightsFile:
     >>> find_weights("random:7")
     WeightsFile(name='random:7', path=None, sha256='')
     """
-    if name == "imagenet":
-        path = _imagenet()
-    elif name == "registry":
-        path = _registry.fetch()
-    elif name.partition(":")[0] == "random":
+    if name.partition(":")[0] == "random":
         random_seed(name)
         return WeightsFile(name, None, "")
-    else:
-        path = _existing_file(name)
-    return WeightsFile(name, path, hash_file(path, "sha256"))
+    fetch = {"imagenet": _imagenet, "registry": _registry.fetch}.get(name)
+    path = _existing_file(name) if fetch is None else fetch()
+    return WeightsFile(name, path, sha256_of(path))
+
+
+def is_name(weights: str) -> bool:
+    """Tell a name (``imagenet``, ``registry``, ``random[:SEED]``) from the path of a file.
+
+    A name is never taken for a path, whatever lies in the current folder.
+    """
+    return weights in ("imagenet", "registry") or weights.partition(":")[0] == "random"
 
 
 def random_seed(name: str) -> int:
@@ -122,7 +127,7 @@ def _imagenet() -> Path:
     """Path of Keras' published weights, downloaded by Keras unless its cache holds them whole."""
     home = os.environ.get("KERAS_HOME") or Path.home() / ".keras"
     cached = Path(home) / "models" / IMAGENET_FILE
-    if cached.is_file() and hash_file(cached, "md5") == IMAGENET_MD5:
+    if cached.is_file() and md5_of(cached) == IMAGENET_MD5:
         return cached
     return _download_imagenet()
 

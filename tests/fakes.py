@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from headstart.extract import base as base_module
+from headstart.extract import layers as layers_module
 from headstart.extract import weights as weights_module
 from headstart.extract.decode import decode
 
@@ -78,6 +79,7 @@ def install(monkeypatch: Any) -> None:
     """Put the fakes where `headstart.extract.run` looks for the real ones."""
     monkeypatch.setattr(base_module, "load_base", FakeBase)
     monkeypatch.setattr(weights_module, "find_weights", fake_find_weights)
+    monkeypatch.setattr(layers_module, "MIN_SIZE", 1)
 
 
 def draw(path: Path, seed: int, size: int = 16) -> Path:

@@ -9,18 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headstart.cache import LeftOut, RowId
+from headstart.cache import LeftOut, Spec
+from headstart.errors import UnreadableImageError
 from headstart.extract.base import LayerInfo, layer_table, load_base
 from headstart.extract.decode import MAX_PIXELS
-from headstart.extract.pipeline import Decoder, Job
-from headstart.extract.plan import DEFAULT_LAYER, DEFAULT_SIZE, ids, read_source
+from headstart.extract.layers import check_layers
+from headstart.extract.pipeline import Decoder
+from headstart.extract.plan import jobs, read_source
 from headstart.extract.run import Speed
 from headstart.extract.weights import find_weights
 
 if TYPE_CHECKING:
     import os
 
-    from headstart.extract.plan import Progress, Source
+    from headstart.cache import Progress
+    from headstart.extract.plan import Source
 
 _MEASURED_BATCHES = 3
 
@@ -67,8 +70,8 @@ class Inspection:
 def inspect(
     data: str | os.PathLike[str] | None = None,
     *,
-    size: int = DEFAULT_SIZE,
-    layers: tuple[str, ...] = (DEFAULT_LAYER,),
+    size: int = Spec.size,
+    layers: tuple[str, ...] = (Spec.layer,),
     all_layers: bool = False,
     max_pixels: int = MAX_PIXELS,
     progress: Progress | None = None,
@@ -97,29 +100,26 @@ def inspect(
     LayerError
         If a layer is unknown, or `size` is below 75.
     """
+    check_layers(layers)
+    table = [row for row in layer_table(size) if all_layers or row.name.startswith("mixed")]
     pictures, left_out = None, tuple[LeftOut, ...]()
     if data is not None:
         speed = Speed()
         source = read_source(data, workers=speed.threads, progress=progress)
-        refused, seconds = _decode_all(source, size, max_pixels, speed, progress)
-        left_out = source.left_out + tuple(refused)
-        pictures = _pictures(str(data), source, refused, _cost(source, size, layers, seconds))
-    table = [row for row in layer_table(size) if all_layers or row.name.startswith("mixed")]
+        source, seconds = _usable(source, size, max_pixels, speed, progress)
+        left_out = source.left_out
+        pictures = _pictures(str(data), source, _cost(source, size, layers, seconds))
     return Inspection(size, tuple(table), left_out, pictures)
 
 
-def _decode_all(
+def _usable(
     source: Source, size: int, max_pixels: int, speed: Speed, progress: Progress | None
-) -> tuple[list[LeftOut], float]:
-    """Decode each different picture; return those refused, and the seconds it took."""
-    paths = collections.defaultdict[RowId, list[str]](list)
-    jobs: dict[RowId, Job] = {}
-    for row, picture in zip(ids(source), source.dataset.pictures, strict=True):
-        paths[row].append(picture.path)
-        jobs.setdefault(row, Job(row, picture.file, picture.path))
-    refused, started = [], time.perf_counter()
+) -> tuple[Source, float]:
+    """Decode each different picture; return those that can be used, and the seconds it took."""
+    wanted, started = jobs(source), time.perf_counter()
+    unreadable: dict[str, str] = {}
     decoder = Decoder(
-        list(jobs.values()),
+        wanted,
         size=size,
         max_pixels=max_pixels,
         workers=speed.threads,
@@ -127,20 +127,18 @@ def _decode_all(
     )
     with decoder:
         for done, (job, result) in enumerate(decoder, 1):
-            if isinstance(result, Exception):
-                refused += [LeftOut(path, str(result)) for path in paths[job.row]]
+            if isinstance(result, UnreadableImageError):
+                unreadable[job.row[0].decode()] = str(result)
             if progress is not None:
-                progress("decoding", done, len(jobs))
-    return refused, time.perf_counter() - started
+                progress("decoding", done, len(wanted))
+    return source.usable(unreadable, decoder.vanished), time.perf_counter() - started
 
 
-def _pictures(data: str, source: Source, refused: list[LeftOut], cost: Cost) -> Pictures:
-    gone = {row.path for row in refused}
-    usable = [picture for picture in source.dataset.pictures if picture.path not in gone]
-    counts = collections.Counter(picture.label for picture in usable)
+def _pictures(data: str, source: Source, cost: Cost) -> Pictures:
+    counts = collections.Counter(picture.label for picture in source.dataset.pictures)
     return Pictures(
         data=data,
-        usable=len(usable),
+        usable=len(source),
         distinct=len(set(source.sha256)),
         classes={name: counts[n] for n, name in enumerate(source.dataset.classes)},
         other_files=source.dataset.other_files,

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from headstart.cache import Filling, tidy, verify
+from headstart.cache import tidy, verify
 from headstart.errors import StoreError
-from headstart.extract import Settings, fill_store
+from headstart.extract import mend_store
 
 if TYPE_CHECKING:
     import os
 
-    from headstart.cache import Verification
-    from headstart.extract.plan import Progress
+    from headstart.cache import Progress, Verification
 
 
 def verify_and_repair(
@@ -25,8 +25,8 @@ def verify_and_repair(
 ) -> Verification:
     """Read a whole store back; with `repair`, mend what is damaged and read it again.
 
-    Only rows of damaged or missing shards are computed again, from the pictures; every
-    other row stays as it is.
+    Only features that damaged or missing shards held are computed again, from the pictures;
+    rows stay as they were published. What was computed again is in the answer's `repaired`.
 
     Parameters
     ----------
@@ -42,7 +42,8 @@ def verify_and_repair(
     Raises
     ------
     StoreError
-        If the pictures are needed and it is not known where they are.
+        If pictures are needed that are not there, or nobody knows where they are; or for a
+        packed file, which holds nothing to mend it from.
     """
     found = verify(store, progress)
     if repair:
@@ -51,20 +52,5 @@ def verify_and_repair(
         return found
     if Path(store).is_file():
         raise StoreError(f"{store} is a packed file, with nothing to mend it from: pack again")
-    filling = Filling(Path(store), repair=True)
-    data = data or filling.settings.get("data")
-    if not data:
-        raise StoreError(f"{store} does not know where its pictures are; give --data DATA")
-    for settings in _all_layers(filling):
-        fill_store(data, store, settings, repair=True, progress=progress)
-    return verify(store, progress)
-
-
-def _all_layers(filling: Filling) -> list[Settings]:
-    """Return settings under which no layer is lost, the catalog's or, without it, the shards'."""
-    if filling.before is not None or not filling.specs:
-        return [Settings()]
-    pools: dict[str, list[str]] = {}
-    for spec in filling.specs:
-        pools.setdefault(spec.pool, []).append(spec.layer)
-    return [Settings(layers=tuple(layers), pool=pool) for pool, layers in pools.items()]
+    repaired = mend_store(store, data, progress=progress)
+    return dataclasses.replace(verify(store, progress), repaired=repaired)

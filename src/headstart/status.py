@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headstart.cache import Filling, Store
+from headstart.errors import StoreError
+from headstart.extract import Speed
+from headstart.extract.changes import changes
 from headstart.extract.plan import Settings, make_plan, read_source, validation
 
 if TYPE_CHECKING:
     import os
 
-    from headstart.cache import LeftOut
-    from headstart.extract.plan import Progress
+    from headstart.cache import LeftOut, Progress
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Staleness:
     moved: tuple[str, ...]
     removed: tuple[str, ...]
     relabelled: tuple[str, ...]
+    resplit: tuple[str, ...]
     left_out: tuple[LeftOut, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -96,46 +99,52 @@ def staleness(
     path: str | os.PathLike[str],
     data: str | os.PathLike[str],
     *,
-    workers: int = 4,
+    workers: int | None = None,
     progress: Progress | None = None,
 ) -> Staleness:
     """Compare a store with a dataset, without computing anything.
+
+    Parameters
+    ----------
+    path
+        The store; not a packed one, which no dataset can be added to.
+    data
+        A dataset, as for `extract`.
+    workers
+        Threads that read files; as many as `extract` takes, by default.
+    progress
+        Called with stage, done, total.
 
     Raises
     ------
     DataError
         If the dataset cannot be used.
+    StoreError
+        If there is no store, or it is a packed file.
     """
-    Store.open(path)  # the clear errors of opening come first
+    if Store.open(path).derived is None:  # the clear errors of opening come first
+        raise StoreError(
+            f"{path} is a packed file, to which nothing can be added; compare the data with the "
+            "store's folder"
+        )
     filling, settings = Filling(Path(path)), Settings()
     share = validation(filling, settings)
-    source = read_source(data, validation=share, workers=workers, progress=progress)
+    threads = Speed(workers=workers).threads
+    source = read_source(data, validation=share, workers=threads, progress=progress)
     plan = make_plan(source, filling, settings)
-    rows, left_out = plan.rows(plan.unreadable)
-    before = filling.before
-    assert before is not None
-    held = dict(zip(before.path, zip(before.image_sha256, before.label, strict=True), strict=True))
-    known = set(before.image_sha256.tolist())
-    names = dict(zip(rows.path, zip(rows.image_sha256, rows.label, strict=True), strict=True))
-    classes = (before.classes, source.dataset.classes)
+    source = source.usable(plan.unreadable, {})
+    found = changes(filling, source.rows())
     return Staleness(
         data=str(data),
         to_compute=len(plan.to_compute),
-        new=tuple(p for p, (digest, _) in names.items() if p not in held and digest not in known),
-        changed=tuple(p for p, (d, _) in names.items() if p in held and held[p][0] != d),
-        moved=tuple(p for p, (digest, _) in names.items() if p not in held and digest in known),
-        removed=tuple(p for p in held if p not in names),
-        relabelled=tuple(
-            p
-            for p, (_, label) in names.items()
-            if p in held and _class(classes[0], held[p][1]) != _class(classes[1], label)
-        ),
-        left_out=tuple(left_out),
+        new=found.new,
+        changed=found.changed,
+        moved=found.moved,
+        removed=found.removed,
+        relabelled=found.relabelled,
+        resplit=found.resplit,
+        left_out=source.left_out,
     )
-
-
-def _class(classes: tuple[str, ...], label: int) -> str:
-    return classes[label] if label >= 0 else ""
 
 
 def _bytes(store: Store) -> tuple[int, int]:

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from headstart.errors import UnreadableImageError
-from headstart.extract.dataset import list_dataset, read_file
+from headstart.extract.dataset import list_dataset
 from headstart.extract.decode import decode
+from headstart.extract.hashing import read_file
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="pipes, odd names and /proc")
 
@@ -129,6 +130,7 @@ LARGE = """
 import io, pathlib
 from PIL import Image
 from headstart.extract.decode import decode
+from headstart.extract.hashing import read_file
 
 def kib(field):
     return int(pathlib.Path("/proc/self/status").read_text().split(field)[1].split()[0])

@@ -15,22 +15,26 @@ import pytest
 import fakes
 from headstart.cache import Store
 from headstart.errors import (
+    CorruptStoreError,
     DataError,
     InterruptedRunError,
+    LayerError,
     SpecMismatchError,
     StoreError,
+    WeightsError,
 )
 from headstart.extract import (
     Settings,
     Speed,
     Summary,
-    dataset,
     decode,
     extract,
     fill_store,
+    hashing,
     pipeline,
 )
 from headstart.extract import base as base_module
+from headstart.extract.identical import Conflicts
 
 pytestmark = pytest.mark.usefixtures("fake_base")
 SIZE = 75
@@ -124,6 +128,17 @@ def test_another_spec_is_refused(
     assert (tmp_path / "store" / "features.h5").read_bytes() == before
 
 
+def test_other_weights_are_refused_by_name(pets: Path, tmp_path: Path) -> None:
+    """What the store was made with and what was asked for, as people know them, and digests."""
+    run(pets, tmp_path / "store", weights="random:3")
+    digest = r"\(sha256 \w{16}\.\.\.\)"
+    asked = rf"weights: the store has 'random:3 {digest}', asked for 'random:9"
+    with pytest.raises(SpecMismatchError, match=rf"{asked} {digest}'"):
+        run(pets, tmp_path / "store", weights="random:9")
+    with pytest.raises(SpecMismatchError, match=rf"{asked}'"):
+        run(pets, tmp_path / "store", size=80, weights="random:9")
+
+
 def test_layers_are_gained_and_kept(pets: Path, tmp_path: Path) -> None:
     """A layer asked for later is computed for all; new pictures get every layer."""
     run(pets, tmp_path / "store")
@@ -145,6 +160,43 @@ def test_maps_and_pooled_features_in_one_store(pets: Path, tmp_path: Path) -> No
     store = Store.open(tmp_path / "store")
     assert store.layers == ("mixed7", "mixed7.avg")
     assert store.features("mixed7.avg").shape == (21, 4)
+
+
+def test_a_layer_asked_for_later_is_pooled_as_the_store_is(pets: Path, tmp_path: Path) -> None:
+    """The store's pooling is kept unless another is given."""
+    run(pets, tmp_path / "store", pool="avg")
+    run(pets, tmp_path / "store", layers=("mixed5",))
+    assert Store.open(tmp_path / "store").layers == ("mixed7.avg", "mixed5.avg")
+    run(pets, tmp_path / "store", layers=("mixed5",), pool="none")
+    assert Store.open(tmp_path / "store").layers == ("mixed7.avg", "mixed5.avg", "mixed5")
+
+
+@pytest.mark.parametrize("name", ["imagenet", "random"])
+def test_a_folder_called_like_the_weights_is_not_looked_at(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A folder ``imagenet`` in the current folder does not load the base again each time."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir()
+    run(pets, tmp_path / "store", weights=name)
+    monkeypatch.setattr(base_module, "load_base", lambda *_, **__: pytest.fail("loaded"))
+    assert run(pets, tmp_path / "store", weights=name).computed == 0
+
+
+def test_a_weights_file_is_found_from_anywhere(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given relative to one folder, it is found from another, and known by its bytes."""
+    (tmp_path / "mine.h5").write_bytes(b"weights")
+    monkeypatch.chdir(tmp_path)
+    run(pets, tmp_path / "store", weights="mine.h5")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert Store.open(tmp_path / "store").catalog.settings["weights"] == str(tmp_path / "mine.h5")
+    fakes.draw(pets / "cat" / "new.png", seed=1)
+    assert run(pets, tmp_path / "store").computed == 1
+    monkeypatch.setattr(base_module, "load_base", lambda *_, **__: pytest.fail("loaded"))
+    assert run(pets, tmp_path / "store", weights="../mine.h5").computed == 0
 
 
 def test_unreadable_pictures_are_in_the_ledger_once(pets: Path, tmp_path: Path) -> None:
@@ -187,6 +239,47 @@ def test_on_error_fail_stops_and_names_the_picture(pets: Path, tmp_path: Path) -
     assert run(pets, tmp_path / "store").computed == 0
 
 
+@pytest.mark.parametrize("kind", ["link", "remembered"])
+def test_on_error_fail_passes_over_nothing_known(pets: Path, tmp_path: Path, kind: str) -> None:
+    """What the listing left out, or an earlier run could not decode, stops the run too."""
+    bad = pets / "cat" / "0005x.png"
+    if kind == "link":
+        bad.symlink_to("nowhere.png")
+    else:
+        bad.write_bytes(b"no picture")
+    run(pets, tmp_path / "store")
+    with pytest.raises(DataError, match=r"^cat/0005x\.png: .*--on-error ledger"):
+        fill_store(pets, tmp_path / "store", Settings(), on_error="fail")
+    bad.unlink()
+    _, summary = fill_store(pets, tmp_path / "store", Settings(), on_error="fail")
+    assert (summary.rows, summary.computed) == (20, 0)
+
+
+def test_another_pillow_tries_again(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What one version cannot decode is remembered for that version alone."""
+    bad = pets / "cat" / "9999.png"
+    bad.write_bytes(b"BM of a kind that only the next version reads")
+    assert run(pets, tmp_path / "store").rows == 20
+    real, tried = decode.decode, []
+
+    def newer(data: bytes, *args: Any, **options: Any) -> Any:
+        tried.append(1)
+        return real(
+            (pets / "cat" / "0000.png").read_bytes() if data[:2] == b"BM" else data,
+            *args,
+            **options,
+        )
+
+    monkeypatch.setattr(pipeline, "decode", newer)
+    assert run(pets, tmp_path / "store").rows == 20
+    assert tried == []
+    monkeypatch.setattr("headstart.extract.plan.DECODER", "Pillow 99")
+    summary = run(pets, tmp_path / "store")
+    assert (summary.rows, summary.computed, tried) == (21, 1, [1])
+
+
 def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
     """A store without rows is not made."""
     for name in ("a", "b"):
@@ -194,7 +287,71 @@ def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
         (tmp_path / "data" / name / "x.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"no picture of .* can be used; first: a/x\.png: empty"):
         run(tmp_path / "data", tmp_path / "store")
-    assert not (tmp_path / "store" / "features.h5").exists()
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_refusal_leaves_no_store_and_comes_before_reading(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unknown layers, sizes and places are refused before a file is hashed; nothing is made."""
+    monkeypatch.setattr("headstart.extract.plan.hash_files", lambda *_, **__: pytest.fail("read"))
+    monkeypatch.setattr("headstart.extract.layers.MIN_SIZE", 75)
+    for settings, message in (
+        ({"layers": ("mixd7",)}, "no layer 'mixd7'"),
+        ({"size": 74}, "75x75 pixels or more"),
+    ):
+        with pytest.raises(LayerError, match=message):
+            run(pets, tmp_path / "new" / "store", **settings)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StoreError, match=r"store cannot be made, as .*file is a file; choose"):
+        run(pets, tmp_path / "file" / "store")
+    with pytest.raises(DataError, match="no dataset at"):
+        run(tmp_path / "nowhere", tmp_path / "new" / "store")
+    assert not (tmp_path / "new").exists()
+
+
+def test_weights_that_cannot_be_had_leave_no_store(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also what fails after the pictures were read leaves nothing empty behind."""
+
+    def none(name: str) -> None:
+        raise WeightsError("no network")
+
+    monkeypatch.setattr("headstart.extract.weights.find_weights", none)
+    with pytest.raises(WeightsError, match="no network"):
+        run(pets, tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_place_that_refuses_is_said_in_words(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing can be written, and where a folder cannot be made: what to do instead."""
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda *_: False)
+        with pytest.raises(StoreError, match="cannot be written to; choose another place"):
+            run(pets, tmp_path / "store")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(StoreError, match=r"store cannot be made: Operation not permitted; choose"):
+        run(pets, tmp_path / "store")
+
+
+def test_a_missing_shard_is_missed_before_a_picture_is_read(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shard and the remedy are named at once, not after minutes of computing."""
+    run(pets, tmp_path / "store")
+    (gone,) = (tmp_path / "store" / "shards").iterdir()
+    gone.unlink()
+    fakes.draw(pets / "cat" / "new.png", seed=1)
+    monkeypatch.setattr("headstart.extract.plan.hash_files", lambda *_, **__: pytest.fail("read"))
+    with pytest.raises(CorruptStoreError, match=rf"{gone.name} is missing.*verify .* --repair"):
+        run(pets, tmp_path / "store")
 
 
 def test_identical_pictures_are_computed_once(pets: Path, tmp_path: Path) -> None:
@@ -215,7 +372,7 @@ def test_picture_that_changes_while_it_is_read_is_left_out(
 ) -> None:
     """Bytes other than the ones hashed never become a row under the old name."""
     victim = pets / "cat" / "0003.png"
-    real = dataset.read_file
+    real = hashing.read_file
 
     def read_late(file: Path) -> bytes:
         return b"changed" if file == victim else real(file)
@@ -228,6 +385,84 @@ def test_picture_that_changes_while_it_is_read_is_left_out(
     monkeypatch.undo()
     fakes.install(monkeypatch)
     assert run(pets, tmp_path / "store").computed == 1
+
+
+def test_a_copy_of_a_changed_picture_takes_its_place(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two paths with the same bytes one changes in between: that one alone is left out."""
+    victim = pets / "cat" / "0003.png"
+    for name in ("cat/copy.png", "dog/copy.png"):
+        (pets / name).write_bytes(victim.read_bytes())
+    real = hashing.read_file
+
+    def read_late(file: Path) -> bytes:
+        return b"changed" if file.name in {"0003.png", "copy.png"} - {kept} else real(file)
+
+    monkeypatch.setattr(pipeline, "read_file", read_late)
+    kept = "copy.png"
+    victim_only = {"cat/0003.png"}
+    summary = run(pets, tmp_path / "store")
+    assert {row.path for row in summary.left_out} - {"dog/0003.png"} == victim_only
+    assert (summary.rows, summary.computed, summary.duplicates) == (20, 19, 1)
+    store = Store.open(tmp_path / "store")
+    assert {"cat/copy.png", "dog/copy.png"} <= set(store.paths())
+    assert_rows_are_their_pictures(store, pets)
+    kept = "none"
+    again = run(pets, tmp_path / "other")
+    assert {row.path for row in again.left_out} == {
+        "cat/0003.png",
+        "cat/copy.png",
+        "dog/0003.png",
+        "dog/copy.png",
+    }
+    with pytest.raises(DataError, match=r"^cat/0003\.png: changed while"):
+        fill_store(pets, tmp_path / "third", Settings(size=SIZE), on_error="fail")
+
+
+def test_only_usable_pictures_are_counted(pets: Path, tmp_path: Path) -> None:
+    """Identical files that do not decode are no duplicates and contradict nothing."""
+    for name in ("cat/cut1.png", "cat/cut2.png", "dog/cut.png"):
+        (pets / name).write_bytes((pets / "cat" / "0000.png").read_bytes()[:200])
+    summary = run(pets, tmp_path / "store")
+    assert (summary.rows, summary.duplicates, len(summary.left_out)) == (20, 0, 3)
+    assert summary.source.conflicts == Conflicts((), (), ())
+    assert len(summary.source) == 20
+    again = run(pets, tmp_path / "store")
+    assert again.to_dict()["across_labels"] == ()
+
+
+def test_what_became_of_the_rows_is_told(pets: Path, tmp_path: Path) -> None:
+    """Rows that came, were replaced, moved and went, and what two datasets have in common."""
+    first = run(pets, tmp_path / "store")
+    assert (len(first.changes.new), first.changes.before) == (20, 0)
+    (pets / "cat" / "0000.png").rename(pets / "dog" / "moved.png")
+    (pets / "cat" / "0001.png").unlink()
+    fakes.draw(pets / "cat" / "0002.png", seed=5)
+    found = run(pets, tmp_path / "store").changes
+    assert found.counts() == {
+        "new": 0,
+        "changed": 1,
+        "moved": 1,
+        "removed": 2,
+        "relabelled": 0,
+        "resplit": 0,
+        "before": 20,
+        "in_common": 18,
+    }
+    assert (found.changed, found.removed) == (
+        ("cat/0002.png",),
+        ("cat/0000.png", "cat/0001.png"),
+    )
+    other = fakes.draw_classes(tmp_path / "other", ("owl", "yak"), per_class=2)
+    fakes.draw(other / "owl" / "0000.png", seed=77)
+    fakes.draw(other / "owl" / "0001.png", seed=78)
+    fakes.draw(other / "yak" / "0000.png", seed=79)
+    fakes.draw(other / "yak" / "0001.png", seed=80)
+    strange = run(other, tmp_path / "store")
+    assert (strange.changes.before, strange.changes.in_common) == (19, 0)
+    assert strange.to_dict()["changes"]["removed"] == 19
+    assert run(pets, tmp_path / "store").computed == 0
 
 
 @pytest.mark.parametrize("seed", range(4))

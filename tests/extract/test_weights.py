@@ -23,7 +23,7 @@ import pytest
 
 from headstart.errors import WeightsError
 from headstart.extract import _registry, weights
-from headstart.extract.weights import WeightsFile, find_weights, random_seed
+from headstart.extract.weights import WeightsFile, find_weights, is_name, random_seed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -68,6 +68,19 @@ def test_a_missing_file_names_what_can_be_given(tmp_path: Path) -> None:
         find_weights(str(tmp_path / "none.h5"))
     with pytest.raises(WeightsError, match="that is a folder"):
         find_weights(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["imagenet", "registry", "random", "random:7"])
+def test_names_come_before_paths(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder or file that happens to be called so changes no name's meaning."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir()
+    assert is_name(name)
+    assert not is_name(f"./{name}")
+    if name.startswith("random"):
+        assert find_weights(name).path is None
 
 
 # --- imagenet ----------------------------------------------------------------------------------
@@ -276,7 +289,7 @@ def test_nothing_is_left_behind_when_writing_fails(
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(_registry, "publish", full)
+    monkeypatch.setattr("headstart.cache._files.sync", full)
     with pytest.raises(WeightsError, match=r"No space left.*HEADSTART_CACHE"):
         find_weights("registry")
     assert not list((tmp_path / "cache").iterdir())

@@ -9,6 +9,7 @@ import pytest
 
 import fakes
 from headstart import cli, inspection
+from headstart.errors import LayerError
 from headstart.inspection import inspect
 
 
@@ -46,3 +47,23 @@ def test_pictures(
     assert [row["path"] for row in content["left_out"]] == ["cat/bad.png"]
     assert pictures["cost"]["seconds"] > 0
     assert pictures["cost"]["bytes"] == pictures["distinct"] * 2 * 36
+
+
+def test_an_unknown_layer_is_refused_also_without_data() -> None:
+    """A mistyped layer is answered with near ones, not with a table."""
+    with pytest.raises(LayerError, match="no layer 'nonsense'"):
+        inspect(layers=("nonsense",))
+    assert cli.main(["inspect", "--layer", "mixd7", "--quiet"]) == 1
+
+
+def test_only_usable_pictures_are_counted(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Identical files that do not decode are neither pictures nor conflicts."""
+    monkeypatch.setattr(inspection, "load_base", fakes.FakeBase)
+    for name in ("cat/bad.png", "dog/bad.png"):
+        (pets / name).write_bytes(b"GIF89a")
+    found = inspect(pets)
+    assert found.pictures is not None
+    assert (found.pictures.usable, found.pictures.distinct) == (20, 20)
+    assert found.pictures.across_labels == ()
+    assert found.pictures.cost.bytes == 20 * 2 * 36
+    assert [row.path for row in found.left_out] == ["cat/bad.png", "dog/bad.png"]

@@ -5,8 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
+import fakes
 from headstart.cache import LeftOut, Store, pack
-from headstart.status import status
+from headstart.errors import StoreError
+from headstart.extract import Settings, fill_store
+from headstart.status import staleness, status
 from stores import fill, make_store, rows_of
 
 
@@ -42,3 +47,32 @@ def test_packed_file(tmp_path: Path) -> None:
     path = pack(make_store(tmp_path / "store", ["a", "b"]), tmp_path / "one.h5")
     found = status(path)
     assert (found.rows, found.bytes) == (2, path.stat().st_size)
+
+
+@pytest.mark.usefixtures("fake_base")
+def test_what_an_extraction_would_do(tmp_path: Path) -> None:
+    """Re-splits are told, and nothing of what is told takes computing."""
+    pictures = sorted(fakes.draw_classes(tmp_path / "data", per_class=2).rglob("*.png"))
+    manifest = tmp_path / "list.csv"
+
+    def write(split: str) -> None:
+        rows = [f"{path.relative_to(tmp_path)},{path.parent.name},{split}" for path in pictures]
+        manifest.write_text("\n".join(["path,label,split", *rows, ""]))
+
+    write("train")
+    fill_store(manifest, tmp_path / "store", Settings(size=75))
+    assert staleness(tmp_path / "store", manifest).resplit == ()
+    write("test")
+    found = staleness(tmp_path / "store", manifest)
+    assert list(found.resplit) == [str(path.relative_to(tmp_path)) for path in pictures]
+    assert (found.to_compute, found.relabelled) == (0, ())
+    assert found.to_dict()["resplit"] == found.resplit
+
+
+@pytest.mark.usefixtures("fake_base")
+def test_packed_file_and_data(pets: Path, tmp_path: Path) -> None:
+    """A packed file cannot be added to; the error says what to compare with instead."""
+    fill_store(pets, tmp_path / "store", Settings(size=75))
+    path = pack(Store.open(tmp_path / "store"), tmp_path / "one.h5")
+    with pytest.raises(StoreError, match=r"is a packed file.*the store's folder"):
+        staleness(path, pets)

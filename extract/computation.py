@@ -1,0 +1,156 @@
+"""The part of an extraction that needs the base, if it needs it at all."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headstart.cache import sha256_of
+from headstart.extract.pipeline import Decoder, Job, Outcome, Writer, run_jobs
+from headstart.extract.plan import jobs
+from headstart.extract.weights import is_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from headstart.cache import Filling, Progress, Spec
+    from headstart.extract.base import Base
+    from headstart.extract.plan import Plan, Settings
+    from headstart.extract.run import Speed
+
+
+def same_weights(filling: Filling, settings: Settings) -> bool:
+    """Tell, without Keras, whether the weights asked for are the store's."""
+    asked, stored = settings.weights, filling.settings
+    if asked is None:
+        return True
+    if is_name(asked):
+        return bool(asked == stored.get("weights"))
+    file = Path(asked).absolute()
+    if not file.exists():
+        return str(file) == stored.get("weights")
+    return file.is_file() and sha256_of(file) == stored.get("weights_sha256")
+
+
+class Computation:
+    """Pictures that lack features, pushed through the base and into shards.
+
+    Parameters
+    ----------
+    filling
+        The store.
+    plan
+        What is missing, and the pictures to compute it from.
+    spec
+        Of what is computed, but for the weights' digest.
+    remembered
+        The run's settings, to be found again: which weights and limits are taken.
+    speed
+        Batch size and threads.
+    on_error
+        ``"ledger"`` or ``"fail"``.
+    progress
+        Called with "extracting", pictures done, pictures to do.
+
+    Attributes
+    ----------
+    outcome
+        What came of it so far.
+    total
+        Number of pictures to compute.
+    """
+
+    def __init__(
+        self,
+        filling: Filling,
+        plan: Plan,
+        spec: Spec,
+        remembered: dict[str, Any],
+        *,
+        speed: Speed,
+        on_error: str = "ledger",
+        progress: Progress | None = None,
+    ) -> None:
+        self._filling, self._plan, self._spec = filling, plan, spec
+        self._speed, self._on_error, self._progress = speed, on_error, progress
+        self.total, self._done = len(plan.to_compute), 0
+        self.outcome = Outcome()
+        self.remembered = remembered
+
+    def compute(self) -> None:
+        """Load the base and compute what is missing; what is done stays done."""
+        for pool in dict.fromkeys(pool for _, pool in self._plan.cuts.values()):
+            self._one_pass(pool)
+
+    def kept(self) -> str:
+        """Say how many of the pictures to compute have their rows in every layer."""
+        plan = self._plan
+        lacking = {
+            row for name in plan.cuts for row in self._filling.missing(name, plan.to_compute)
+        }
+        return f"{self.total - len(lacking)} of {self.total} pictures are kept"
+
+    def _one_pass(self, pool: str) -> None:
+        """Compute the layers of one pooling; a store with two kinds takes two passes."""
+        cuts = {name: layer for name, (layer, kind) in self._plan.cuts.items() if kind == pool}
+        spec = self._spec
+        decoder = Decoder(
+            self._jobs(cuts),
+            size=spec.size,
+            max_pixels=self.remembered["max_pixels"],
+            workers=self._speed.threads,
+            ahead=2 * self._speed.batch_size + self._speed.threads,
+        )
+        from headstart.extract.base import spread
+
+        with decoder:  # the first pictures are decoded while the base is loaded
+            base = self._load(spec, pool, tuple(dict.fromkeys(cuts.values())))
+            spec = dataclasses.replace(
+                spec,
+                weights=base.digest,
+                engine=base.engine,
+                precision=base.precision,
+            )
+            self._filling.require(spec, weights=self.remembered["weights"])
+            specs = {
+                name: dataclasses.replace(spec, layer=layer, pool=pool)
+                for name, layer in cuts.items()
+            }
+            with Writer(self._filling, specs, self._plan.missing, self.remembered) as writer:
+                run_jobs(
+                    decoder,
+                    spread(base),
+                    writer,
+                    cuts,
+                    outcome=self.outcome,
+                    on_error=self._on_error,
+                    progress=self._tell,
+                )
+
+    def _jobs(self, cuts: Mapping[str, str]) -> list[Job]:
+        wanted = set().union(*(self._plan.missing[name] for name in cuts))
+        wanted -= {(digest.encode(), 0) for digest in self.outcome.unreadable}
+        return [job for job in jobs(self._plan.source) if job.row in wanted]
+
+    def _load(self, spec: Spec, pool: str, layers: tuple[str, ...]) -> Base:
+        from headstart.extract.base import load_base
+        from headstart.extract.weights import find_weights
+
+        weights = find_weights(self.remembered["weights"])
+        self.remembered["weights_sha256"] = weights.sha256
+        return load_base(
+            weights,
+            size=spec.size,
+            layers=layers,
+            pool=pool,
+            engine=spec.engine,
+            precision=spec.precision,
+            batch_size=self._speed.batch_size,
+        )
+
+    def _tell(self, count: int, limit: str) -> None:
+        self._done += count
+        if self._progress is not None:
+            stage = f"extracting (limited by {limit})" if limit else "extracting"
+            self._progress(stage, self._done, self.total)

@@ -1,0 +1,184 @@
+"""A dataset from a folder: one subfolder per class, or the same inside train, validation, test."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING
+
+from headstart.cache import LeftOut
+from headstart.errors import DataError, DataNotFoundError
+from headstart.extract.picture import SPLITS, Dataset, Entry, is_unicode, make_dataset, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+EXTENSIONS = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"}
+)
+# Left by operating systems and network drives, besides everything that begins with a dot.
+_LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir"})
+
+
+def list_folder(root: Path) -> Dataset:
+    """List the pictures below a folder.
+
+    Raises
+    ------
+    DataNotFoundError
+        If the folder cannot be read.
+    DataError
+        If it has no class folders with pictures, or splits and classes side by side.
+    """
+    walk = _Walk(root)
+    walk.run()
+    depth = _depth_of_classes(root, walk.files)
+    entries: list[Entry] = []
+    for path in walk.files:
+        parts = path.split("/")
+        if len(parts) < depth + 2:
+            walk.left_out.append(LeftOut(path, "not in a class folder"))
+            continue
+        split = SPLITS[parts[0].lower()] if depth else ""
+        entries.append(Entry(path, root / path, parts[depth], split))
+    if not entries:
+        raise DataError(_why_empty(root, walk))
+    return make_dataset(root, entries, walk.left_out, walk.other_files)
+
+
+def _depth_of_classes(root: Path, files: Iterable[str]) -> int:
+    """Return 1 where the top folders are splits, 0 where they are classes; refuse a mixture.
+
+    ``train/`` is a split if its pictures lie in folders of their own; a class of vehicles may
+    have that name too. A split taken for a class would be a label that means nothing.
+    """
+    parts = [path.split("/") for path in files]
+    folders = {part[0] for part in parts if len(part) > 1}
+    flat = {part[0] for part in parts if len(part) == 2}
+    splits = {name for name in folders if name.lower() in SPLITS}
+    train = {name for name in splits if name.lower() == "train"}
+    if train and splits == folders:
+        return 1
+    if train - flat:
+        strange = min(folders - splits)
+        raise DataError(
+            f"{root} has {', '.join(sorted(splits))} and beside them {strange}, with pictures "
+            "in it: expected train, validation and test alone, or only class folders"
+        )
+    return 0
+
+
+def _why_empty(root: Path, walk: _Walk) -> str:
+    expected = "expected one subfolder per class, with pictures in it"
+    if walk.files:
+        return f"no class folders in {root}: {len(walk.files)} pictures lie loose; {expected}"
+    if walk.left_out:
+        first = walk.left_out[0]
+        return (
+            f"no usable pictures in {root}: {len(walk.left_out)} left out, "
+            f"the first {first.path} ({first.reason}); {expected}"
+        )
+    return f"no pictures in {root} ({walk.other_files} other files); {expected}"
+
+
+class _Walk:
+    """The files below a folder; links are followed only within it, and each folder entered once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.files: list[str] = []
+        self.left_out: list[LeftOut] = []
+        self.other_files = 0
+        self._real_root = os.path.realpath(root)
+        self._entered: set[tuple[int, int]] = set()
+        self._links: list[str] = []
+
+    def run(self) -> None:
+        """List everything: first what is really there, then what links lead to."""
+        self._enter("")
+        while self._links:
+            links, self._links = sorted(self._links), []
+            for path in links:
+                self._follow(path)
+
+    def _enter(self, top: str) -> None:
+        folders = [top]
+        while folders:
+            folder = folders.pop()
+            prefix = f"{folder}/" if folder else ""
+            for entry in self._entries(folder):
+                if not _is_litter(entry.name):
+                    self._take(prefix + entry.name, entry, folders)
+
+    def _entries(self, folder: str) -> list[os.DirEntry[str]]:
+        place = os.path.join(self.root, folder)  # noqa: PTH118 - a Path would eat odd names
+        try:
+            status = os.stat(place)  # noqa: PTH116
+            if (status.st_dev, status.st_ino) in self._entered:
+                return []
+            self._entered.add((status.st_dev, status.st_ino))
+            with os.scandir(place) as entries:
+                return list(entries)
+        except OSError as error:
+            if not folder:
+                raise DataNotFoundError(f"cannot read {self.root}: {error.strerror}") from error
+            self._leave_out(folder, f"folder cannot be read: {error.strerror}")
+            return []
+
+    def _take(self, path: str, entry: os.DirEntry[str], folders: list[str]) -> None:
+        if entry.is_symlink():
+            self._links.append(path)
+        elif entry.is_dir():
+            self._take_folder(path, folders)
+        else:
+            self._take_file(path, regular=entry.is_file())
+
+    def _take_folder(self, path: str, folders: list[str]) -> None:
+        if not is_unicode(path):
+            self._leave_out(path, "folder's name is not valid Unicode")
+            return
+        folders.append(path)
+
+    def _take_file(self, path: str, *, regular: bool) -> None:
+        if not _is_picture(path):
+            self.other_files += 1
+        elif not regular:
+            self._leave_out(path, "not a regular file")
+        elif not is_unicode(path):
+            self._leave_out(path, "name is not valid Unicode")
+        else:
+            self.files.append(path)
+
+    def _follow(self, path: str) -> None:
+        place = os.path.join(self.root, path)  # noqa: PTH118
+        try:
+            status = os.stat(place)  # noqa: PTH116
+        except OSError:
+            self._leave_out(path, "broken link")
+            return
+        folder = stat.S_ISDIR(status.st_mode)
+        if (folder or _is_picture(path)) and self._is_outside(place):
+            self._leave_out(path, "link leads outside the dataset")
+        elif not folder:
+            self._take_file(path, regular=stat.S_ISREG(status.st_mode))
+        elif (status.st_dev, status.st_ino) not in self._entered:
+            folders: list[str] = []
+            self._take_folder(path, folders)
+            for top in folders:
+                self._enter(top)
+
+    def _is_outside(self, place: str) -> bool:
+        real = os.path.realpath(place)
+        return os.path.commonpath([real, self._real_root]) != self._real_root
+
+    def _leave_out(self, path: str, reason: str) -> None:
+        self.left_out.append(LeftOut(printable(path), reason))
+
+
+def _is_litter(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _LITTER
+
+
+def _is_picture(path: str) -> bool:
+    return os.path.splitext(path)[1].lower() in EXTENSIONS  # noqa: PTH122 - strings by the thousand
