@@ -105,6 +105,9 @@ def test_the_whole_way(pets: Path, tmp_path: Path, capsys: pytest.CaptureFixture
         assert {head["head"] for head in read()["heads"]} == {"logreg", "svm"}
         assert read()["rows"] == 20
     assert "logreg" in capsys.readouterr().out
+    assert cli.main([*command, "--curve"]) == 0
+    assert [p["rows"] for p in read()["curve"]["points"]] == [4, 8, 16] * 2
+    assert "last doubling" in capsys.readouterr().out
 
 
 @needs_fake_base

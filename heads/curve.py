@@ -1,0 +1,165 @@
+"""Learning curves: what more pictures would buy."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headstart.errors import HeadError
+from headstart.heads import metrics
+from headstart.heads.evaluation import evaluate
+from headstart.heads.forms import Forms
+from headstart.heads.registry import make_head, make_streamed
+from headstart.heads.rows import FeatureRows
+from headstart.heads.splits import labelled_rows, protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from headstart.cache import Progress, Store
+    from headstart.cache.store import Pool
+    from headstart.heads.folds import Folds
+
+    Int = NDArray[np.int64]
+
+#: Shares of the training rows.
+SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
+_FEWEST = 2  # rows of each class
+
+
+@dataclass(frozen=True)
+class Point:
+    """One head, trained on a part of the training rows.
+
+    Attributes
+    ----------
+    head : str
+    rows : int
+        Trained on (the mean over folds).
+    accuracy : float
+        On the same rows for every point.
+    ci95 : tuple of float
+        Wilson interval.
+    fit_seconds : float
+    """
+
+    head: str
+    rows: int
+    accuracy: float
+    ci95: tuple[float, float]
+    fit_seconds: float
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Accuracy against training rows; printing it gives the table."""
+
+    points: tuple[Point, ...]
+    protocol: str
+
+    def gain(self, head: str) -> float:
+        """Return what the last doubling of the rows has bought a head, in accuracy."""
+        mine = [point.accuracy for point in self.points if point.head == head]
+        return mine[-1] - mine[-2] if len(mine) > 1 else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON can hold."""
+        return {"protocol": self.protocol, "points": [asdict(point) for point in self.points]}
+
+    def __str__(self) -> str:
+        """Return the table for a terminal: a line a head, a column a number of rows."""
+        return "\n".join(self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        heads = list(dict.fromkeys(point.head for point in self.points))
+        sizes = sorted({point.rows for point in self.points})
+        found = {(point.head, point.rows): f"{point.accuracy:.3f}" for point in self.points}
+        cells = [["rows", *(f"{size:,}" for size in sizes), "last doubling"]]
+        cells += [
+            [head, *(found.get((head, size), "-") for size in sizes), f"{self.gain(head):+.3f}"]
+            for head in heads
+        ]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        yield "Accuracy against training rows:"
+        for row in cells:
+            padded = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+            yield "  ".join([row[0].ljust(widths[0]), *padded])
+
+
+def learning_curve(
+    store: Store,
+    heads: Sequence[str] = ("logreg", "svm"),
+    *,
+    layer: str | None = None,
+    pool: Pool = "none",
+    cv: int | None = None,
+    seed: int = 0,
+    group_by: str | ArrayLike | None = None,
+    shares: Sequence[float] = SHARES,
+    progress: Progress | None = None,
+) -> Curve:
+    """Train heads on growing parts of the training rows, and measure all on the same rows.
+
+    Parts are stratified, and each holds the one before; a part with fewer than two rows of a
+    class is left out. Splits are those of `compare`.
+
+    Parameters
+    ----------
+    store : Store
+    heads : sequence of str
+        Names of heads.
+    layer, pool, cv, seed, group_by
+        As for `compare`.
+    shares : sequence of float
+        Of the training rows, rising.
+    progress : callable, optional
+        Called with ("learning curve", done, total).
+
+    Raises
+    ------
+    HeadError
+        If a head is unknown, or no part has two rows of every class.
+    """
+    rows = labelled_rows(store, group_by)
+    split = protocol(store, rows, cv=cv, seed=seed, grouped=group_by is not None)
+    source = FeatureRows(store, layer, rows.numbers, pool)
+    forms = Forms(source, plain=False, max_memory=None, progress=progress)
+    parts = [part for share in shares if (part := _part(split.splits, rows.codes, share, seed))]
+    if not parts:
+        raise HeadError("a learning curve needs two training rows of every class or more")
+    points: list[Point] = []
+    for name in heads:
+        head = make_streamed(name, max_memory=None) if forms.streamed else make_head(name)
+        for part in parts:
+            if progress is not None:
+                progress("learning curve", len(points), len(heads) * len(parts))
+            found = evaluate(name, head, forms.of(name, head), rows=rows, splits=part)
+            trained = round(float(np.mean([len(train) for train, _ in part])))
+            right = int(found.right.sum())
+            interval = metrics.wilson(right, len(found.right))
+            points.append(Point(name, trained, found.accuracy, interval, found.fit_seconds))
+    return Curve(tuple(points), split.words)
+
+
+def _part(splits: Folds, codes: Int, share: float, seed: int) -> Folds:
+    """Return the splits with a share of their training rows; none if a class has too few."""
+    result = [(_some(train, codes, share, seed), test) for train, test in splits]
+    enough = all(
+        (np.bincount(codes[part], minlength=codes.max() + 1)[codes[train]] >= _FEWEST).all()
+        for (part, _), (train, _) in zip(result, splits, strict=True)
+    )
+    return result if enough else []
+
+
+def _some(train: Int, codes: Int, share: float, seed: int) -> Int:
+    """Return a share of each class's rows; a larger share holds those of a smaller one."""
+    shuffled = np.random.default_rng(seed).permutation(train)
+    chosen = []
+    for code in np.unique(codes[train]):
+        mine = shuffled[codes[shuffled] == code]
+        chosen.append(mine[: round(share * len(mine))])
+    return np.sort(np.concatenate(chosen))
