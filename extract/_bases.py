@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from headstart.extract.base import Base
 
     Picture = tuple[RowId, NDArray[np.uint8]]
-    Picture = tuple[RowId, NDArray[np.uint8]]
     Computed = tuple[list[RowId], dict[str, NDArray[np.float32]]]
 
 _T = TypeVar("_T")
