@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, get_args, get_type_hints
 
-from headstart.errors import CorruptStoreError
+from headstart.errors import CorruptStoreError, StoreVersionError
 
 #: Fields that may differ between the layers of one store.
 PER_LAYER = frozenset({"layer", "pool"})
@@ -76,17 +76,25 @@ class Spec:
 
         Raises
         ------
+        StoreVersionError
+            If it has a field this version does not know.
         CorruptStoreError
-            If `text` is not JSON, a field is missing, unknown or of another type.
+            If `text` is not JSON, or a field is missing or of another type.
         """
         try:
             found = json.loads(text)
         except ValueError as error:
             raise CorruptStoreError(f"the spec is not JSON: {error}") from error
         hints = {key: kind for key, kind in get_type_hints(cls).items() if key != "return"}
-        if not isinstance(found, dict) or found.keys() != hints.keys():
-            names = sorted(found) if isinstance(found, dict) else type(found).__name__
-            raise CorruptStoreError(f"the spec has fields {names}; expected {sorted(hints)}")
+        if not isinstance(found, dict):
+            raise CorruptStoreError(f"the spec is a {type(found).__name__}; expected an object")
+        if unknown := sorted(found.keys() - hints.keys()):
+            raise StoreVersionError(
+                f"the spec says {', '.join(unknown)}, which this Headstart does not know: it was "
+                "made by a newer Headstart; upgrade to read it"
+            )
+        if missing := sorted(hints.keys() - found.keys()):
+            raise CorruptStoreError(f"the spec does not say {', '.join(missing)}")
         for key, kind in hints.items():
             if type(found[key]) not in (get_args(kind) or (kind,)):
                 raise CorruptStoreError(

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from headstart.extract.weights import WeightsFile
 
 __all__ = [
+    "BATCH_SIZE",
     "Base",
     "LayerInfo",
     "import_keras",
@@ -46,6 +47,8 @@ __all__ = [
     "resolve_precision",
     "spread",
 ]
+
+BATCH_SIZE = 32  # pictures in one pass
 
 
 class Base:
@@ -162,7 +165,7 @@ def load_base(
     layers: Sequence[str],
     pool: str = "none",
     precision: str = "float32",
-    batch_size: int = 32,
+    batch_size: int = BATCH_SIZE,
     engine: str = "keras",
 ) -> Base:
     """Load the base's weights, cut it and make it ready to run.

@@ -331,6 +331,8 @@ def _tiff_essentials(data: bytes) -> bytes:
 
 def _check_size(image: Image.Image, size: int, max_pixels: int) -> None:
     width, height = image.size
+    if width * height > max_pixels and max_pixels < 100_000:
+        raise UnreadableImageError(f"{width} x {height} pixels, over the limit of {max_pixels}")
     if width * height > max_pixels:
         raise UnreadableImageError(
             f"{width * height / 1e6:.1f} megapixels, over the limit of {max_pixels / 1e6:g}"

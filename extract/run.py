@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from headstart.cache import Filling, LeftOut, Store
 from headstart.cache.spec import PER_LAYER
+from headstart.cache.store import POOLS
 from headstart.errors import DataError, InterruptedRunError, StoreError
 from headstart.extract import plan as planning
+from headstart.extract.base import BATCH_SIZE
 from headstart.extract.changes import Changes, changes
 from headstart.extract.computation import Computation, same_weights
 from headstart.extract.decode import DECODING, RESAMPLING
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from headstart.cache import Progress, Spec
     from headstart.extract.plan import Plan, Settings, Source
 
-BATCH_SIZE = 32
+DTYPES = ("float16", "float32")
 
 
 @dataclass(frozen=True)
@@ -195,11 +197,17 @@ def require(filling: Filling, settings: Settings) -> None:
 
     Raises
     ------
+    StoreError
+        If there is no such pooling or storage dtype.
     SpecMismatchError
         If the store was made under another spec; it names each field that differs.
     LayerError
         If the base has no such layer, or the size is too small for it.
     """
+    for name, choices in (("pool", POOLS), ("dtype", DTYPES)):
+        value = getattr(settings, name)
+        if value not in (None, *choices):
+            raise StoreError(f"--{name} {value}: expected one of {', '.join(choices)}")
     asked = asked_spec(filling, settings)
     differs = filling.spec is not None and filling.spec.differences(asked, ignore=PER_LAYER)
     if differs and not same_weights(filling, settings):  # alone, they differ once they are loaded

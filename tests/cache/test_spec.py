@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headstart.cache import Spec
-from headstart.errors import CorruptStoreError
+from headstart.errors import CorruptStoreError, StoreVersionError
 
 FIELDS = {field.name: field.type for field in dataclasses.fields(Spec)}
 specs = st.builds(
@@ -54,7 +54,6 @@ def test_name_of_the_dataset() -> None:
     [
         ({"size": "150"}, "size is '150'; expected a int"),
         ({"size": True}, "size is True"),
-        ({"unheard_of": 1}, "unheard_of"),
         ({"layer": None}, "layer is None"),
     ],
 )
@@ -62,6 +61,22 @@ def test_what_is_no_spec_is_refused(change: dict[str, object], message: str) -> 
     """A field of another type, or an unknown one, is named."""
     content = json.loads(Spec(weights="").to_json()) | change
     with pytest.raises(CorruptStoreError, match=message):
+        Spec.from_json(json.dumps(content))
+
+
+def test_a_field_of_a_later_version_says_upgrade() -> None:
+    """What a newer Headstart adds decides values, too: it is refused, and not as damage."""
+    content = json.loads(Spec(weights="").to_json()) | {"unheard_of": 1}
+    with pytest.raises(StoreVersionError, match=r"unheard_of.*made by a newer Headstart; upgrade"):
+        Spec.from_json(json.dumps(content))
+
+
+@pytest.mark.parametrize("field", sorted(FIELDS))
+def test_a_missing_field_is_named(field: str) -> None:
+    """No default takes its place: it would decide values."""
+    content = json.loads(Spec(weights="").to_json())
+    del content[field]
+    with pytest.raises(CorruptStoreError, match=f"the spec does not say {field}$"):
         Spec.from_json(json.dumps(content))
 
 

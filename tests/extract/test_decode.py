@@ -254,8 +254,9 @@ def test_pixel_limit_is_checked_before_decoding(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("decoded"))
     assert reason(png(20_000, 20_000, 8, 2, b"")) == "400.0 megapixels, over the limit of 64"
     assert reason(encoded(painted(200, 101)), max_pixels=20_000) == (
-        "0.0 megapixels, over the limit of 0.02"
+        "200 x 101 pixels, over the limit of 20000"
     )
+    assert reason(encoded(painted()), max_pixels=1) == "60 x 44 pixels, over the limit of 1"
 
 
 def test_elongated_pictures_cannot_exhaust_memory() -> None:

@@ -302,6 +302,10 @@ def test_a_refusal_leaves_no_store_and_comes_before_reading(
     ):
         with pytest.raises(LayerError, match=message):
             run(pets, tmp_path / "new" / "store", **settings)
+    for wrong in ({"dtype": "float64"}, {"pool": "median"}):
+        (name,) = wrong
+        with pytest.raises(StoreError, match=rf"--{name} \w+: expected one of"):
+            run(pets, tmp_path / "new" / "store", **wrong)
     (tmp_path / "file").write_text("x")
     with pytest.raises(StoreError, match=r"store cannot be made, as .*file is a file; choose"):
         run(pets, tmp_path / "file" / "store")
