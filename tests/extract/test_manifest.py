@@ -62,11 +62,12 @@ def test_a_parquet_manifest(tmp_path: Path) -> None:
         (-1, ""),
         (1, ""),
     ]
-    nan = pa.table(
-        {"label": ["a", "b", "c", float("nan")][:3], "path": names[:3], "size": [1, 2, 3]}
-    )
+    nan = pa.table({"size": [1, 2, 3, 4], "label": [2.5, float("nan"), 0.5, 2.5], "path": names})
     parquet.write_table(nan, tmp_path / "b.PARQUET")
-    assert list_dataset(tmp_path / "b.PARQUET").classes == ("a", "b", "c")
+    found = list_dataset(tmp_path / "b.PARQUET")
+    assert found.classes == ("0.5", "2.5")
+    assert [picture.label for picture in found.pictures] == [1, -1, 0, 1]
+    assert (found.columns, found.pictures[3].columns) == (("size",), ("4",))
 
 
 def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 import fakes
 from headstart.cache import Filling, RowId
+from headstart.cache.shard import read_head
 from headstart.extract import pipeline
 from headstart.extract._bases import Bases, Waits
 from headstart.extract.pipeline import Decoder, Job, Outcome, Writer, run_jobs, shard_rows
@@ -86,8 +87,12 @@ def test_writer_keeps_only_missing_rows(tmp_path: Path) -> None:
     with Writer(filling, {"mixed7": SPEC}, {"mixed7": wanted}, {}) as writer:
         writer.put(*first)
         writer.put(*second)
-    assert filling.missing("mixed7", wanted) == []
     assert filling.missing("mixed7", first[0]) == first[0][:1]
+    (shard,) = filling.shards.iterdir()
+    head = read_head(shard)
+    assert list(zip(head.image_sha256.tolist(), head.view.tolist(), strict=True)) == wanted
+    with h5py.File(shard) as file:
+        assert file["features"][:, 0].tolist() == list(range(1, 10))
 
 
 def test_writer_writes_what_it_holds_when_the_run_fails(tmp_path: Path) -> None:
