@@ -36,6 +36,14 @@ def heads_forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forge]:
     forge.close()
 
 
+@pytest.fixture(scope="session")
+def lockless_forge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forge]:
+    """Start processes whose file locks lock nothing, those of HDF5 included."""
+    forge = Forge(tmp_path_factory.mktemp("lockless"), HDF5_USE_FILE_LOCKING="FALSE")
+    yield forge
+    forge.close()
+
+
 @pytest.fixture
 def seed(request: pytest.FixtureRequest) -> int:
     """Give the seed of this test, and print it."""

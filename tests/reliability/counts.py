@@ -22,7 +22,7 @@ COUNTS = {
     "cuts": (4, 1),  # every n-th multiple of 4 KiB
     "rounds": (4, 60),
     "opens": (150, 5_000),
-    "out of memory": (4, 20),
+    "out of memory": (7, 28),  # messages; and each at four batch sizes
     "pictures": (1_500, 5_000),
 }
 

@@ -107,17 +107,17 @@ class Running:
 class Forge:
     """Starts Headstart processes with the fakes in them."""
 
-    def __init__(self, folder: Path, *preload: str) -> None:
+    def __init__(self, folder: Path, *preload: str, **environment: str) -> None:
         self._folder, self._count = folder, 0
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         imports = "".join(f"import {name}; " for name in (*preload, "runpy"))
         program = f"{imports}runpy.run_module('reliability.child', run_name='__main__')"
         paths = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
-        environment = {**os.environ, "PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1"}
+        environment |= {"PYTHONPATH": paths, "OPENBLAS_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
             [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program],
             stdin=theirs.fileno(),
-            env=environment,
+            env={**os.environ, **environment},
             start_new_session=True,
         )
         theirs.close()
