@@ -183,7 +183,7 @@ def _require_files(
     missing = [item.path for item in left_out if item.reason in _MISSING]
     listed = {row.label for row in rows} - {""}
     if missing and (not entries or len(classes) < min(2, len(listed))):
-        where = f"the manifest's folder, {root}" if root else f"the current folder, {Path.cwd()}"
+        where = f"the manifest's folder, {root.absolute()}" if root else f"the current folder, {Path.cwd()}"
         raise DataError(
             f"{source}: {len(missing)} of the {len(rows)} files listed are missing, the first "
             f"{missing[0]}; paths that are not absolute are relative to {where}"
