@@ -24,6 +24,7 @@ COUNTS = {
     "opens": (150, 5_000),
     "out of memory": (7, 28),  # messages; and each at four batch sizes
     "pictures": (1_500, 5_000),
+    "mutants": (300, 20_000),
 }
 
 
