@@ -183,10 +183,11 @@ def _require_files(
     missing = [item.path for item in left_out if item.reason in _MISSING]
     listed = {row.label for row in rows} - {""}
     if missing and (not entries or len(classes) < min(2, len(listed))):
-        where = f"the manifest's folder, {root.absolute()}" if root else f"the current folder, {Path.cwd()}"
+        folder = "the current folder" if root is None else "the manifest's folder"
         raise DataError(
             f"{source}: {len(missing)} of the {len(rows)} files listed are missing, the first "
-            f"{missing[0]}; paths that are not absolute are relative to {where}"
+            f"{missing[0]}; paths that are not absolute are relative to {folder}, "
+            f"{(root or Path()).absolute()}"
         )
     if not entries:
         first = f"; the first, {left_out[0].path}: {left_out[0].reason}" if left_out else ""
