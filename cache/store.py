@@ -248,7 +248,7 @@ class Store:
             if len(mine):
                 local = flat[mine] - starts[number]
                 for part, block in self._read_shard(index, info, local, block_rows):
-                    yield mine[part], _pooled(block, pool)
+                    yield mine[part], pooled(block, pool)
 
     def fingerprint(
         self,
@@ -294,6 +294,11 @@ class Store:
                 f"with: headstart extract DATA -o {self.path} --layer {name}"
             )
         return layers[name]
+
+    def stored(self, layer: str | None = None, pool: Pool = "none") -> tuple[Spec, Pool]:
+        """Return the spec of what is read for a layer, and the pooling that is still done then."""
+        index, rest = self._stored(layer, pool)
+        return index.spec, rest
 
     def _stored(self, layer: str | None, pool: Pool) -> tuple[LayerIndex, Pool]:
         """Return the layer to read, and the pooling still to be done."""
@@ -386,7 +391,8 @@ def _consecutive(local: NDArray[np.int64]) -> bool:
     return bool((np.diff(local) == 1).all())
 
 
-def _pooled(block: NDArray[Any], pool: Pool) -> NDArray[Any]:
+def pooled(block: NDArray[Any], pool: Pool) -> NDArray[Any]:
+    """Return maps ``(b, h, w, c)`` pooled over height and width ``(b, c)``, or as they are."""
     if pool == "avg":
         return np.asarray(block.mean(axis=(1, 2), dtype=np.float32))
     if pool == "max":

@@ -47,6 +47,19 @@ def list_folder(root: Path) -> Dataset:
     return make_dataset(root, entries, walk.left_out, walk.other_files)
 
 
+def pictures_below(root: Path) -> list[Path]:
+    """Return the pictures in a folder and its folders, sorted, whatever the folders mean.
+
+    Raises
+    ------
+    DataNotFoundError
+        If the folder cannot be read.
+    """
+    walk = _Walk(root)
+    walk.run()
+    return [root / path for path in sorted(walk.files)]
+
+
 def _depth_of_classes(root: Path, files: Iterable[str]) -> int:
     """Return 1 where the top folders are splits, 0 where they are classes; refuse a mixture.
 

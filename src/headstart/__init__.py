@@ -20,26 +20,35 @@ if TYPE_CHECKING:
     from headstart.errors import HeadstartError
     from headstart.extract import extract
     from headstart.heads import Comparison, compare
+    from headstart.heads.curve import learning_curve
+    from headstart.heads.model import Model
+    from headstart.heads.training import train
 
 __all__ = [
     "Comparison",
     "HeadstartError",
+    "Model",
     "Spec",
     "Store",
     "compare",
     "extract",
+    "learning_curve",
     "pack",
+    "train",
     "verify",
 ]
 
 _HOME = {
     "Comparison": "headstart.heads",
     "HeadstartError": "headstart.errors",
+    "Model": "headstart.heads.model",
     "Spec": "headstart.cache",
     "Store": "headstart.cache",
     "compare": "headstart.heads",
     "extract": "headstart.extract",
+    "learning_curve": "headstart.heads.curve",
     "pack": "headstart.cache",
+    "train": "headstart.heads.training",
     "verify": "headstart.cache",
 }
 

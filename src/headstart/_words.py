@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from headstart.cache import LeftOut, Store, Verification
     from headstart.extract import Summary
     from headstart.extract.changes import Changes
+    from headstart.heads.model import Card
     from headstart.inspection import Inspection, Pictures
     from headstart.status import Staleness, Status
 
@@ -140,6 +141,62 @@ def held(found: Status) -> Iterator[str]:
     if found.unused_bytes:
         yield f"  {size(found.unused_bytes)} in shards that no row needs now"
     yield from left_out(found.left_out)
+
+
+def model(card: Card, path: object) -> Iterator[str]:
+    """Say what a model is."""
+    spec, low, high = card.spec, *card.ci95
+    chosen = ", ".join(f"{name}={value}" for name, value in card.params.items())
+    yield f"{path}: {card.head}{f' ({chosen})' if chosen else ''} on {_cut(card)}"
+    rows = zip(card.classes, card.rows, strict=True)
+    yield "  classes   " + ", ".join(f"{name} {count:,}" for name, count in rows)
+    yield f"  accuracy  {card.accuracy:.3f} ({low:.3f}-{high:.3f}): {card.measured}"
+    yield f"            always the most frequent class: {card.majority_accuracy:.3f}"
+    yield f"  base      {spec.architecture}, {spec.size} px, {spec.engine} {spec.precision}"
+    yield f"  weights   {card.weights} (sha256 {spec.weights[:16]}...)"
+    versions = ", ".join(f"{name} {version}" for name, version in card.versions.items())
+    yield f"  made      {card.created}, with {versions}"
+
+
+def model_card(card: Card) -> Iterator[str]:
+    """Say the same as a page in Markdown."""
+    low, high = card.ci95
+    yield f"# {card.head} on {_cut(card)}"
+    yield ""
+    yield (
+        f"Accuracy **{card.accuracy:.3f}** (95%: {low:.3f}-{high:.3f}), log loss "
+        f"{card.log_loss:.3f}; always answering the most frequent class reaches "
+        f"{card.majority_accuracy:.3f}. Measured on rows it was not trained on: {card.measured}."
+    )
+    yield ""
+    yield "| class | training rows |"
+    yield "|---|---|"
+    for name, count in zip(card.classes, card.rows, strict=True):
+        yield f"| {_cell(name)} | {count:,} |"
+    yield ""
+    facts = {
+        **{f"hyperparameter {name}": value for name, value in card.params.items()},
+        "base": f"{card.spec.architecture}, weights {card.weights}",
+        "digest of the weights": card.spec.weights,
+        "input": f"{card.spec.size}x{card.spec.size}, {card.spec.decoding}",
+        "arithmetic": f"{card.spec.engine}, {card.spec.precision}, kept as {card.spec.dtype}",
+        "made": card.created,
+        **card.versions,
+    }
+    yield "| | |"
+    yield "|---|---|"
+    for name, value in facts.items():
+        yield f"| {_cell(name)} | {_cell(str(value))} |"
+
+
+def _cut(card: Card) -> str:
+    pool = "" if card.pool == "none" else f", {card.pool}-pooled"
+    return f"{card.spec.name}{pool}, {sum(card.rows):,} rows"
+
+
+def _cell(text: str) -> str:
+    """Return text that stays inside a cell of a Markdown table, whatever it is."""
+    return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", " ".join(text.split()))
 
 
 def stale(found: Staleness) -> Iterator[str]:

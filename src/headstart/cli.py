@@ -125,8 +125,13 @@ def _extract(*, data: str, store: str, quiet: bool, json: str | None, **options:
 
 def _status(*, store: str, quiet: bool, json: str | None, data: str | None = None) -> int:
     from headstart import _words
-    from headstart.status import staleness, status
+    from headstart.status import model_status, staleness, status
 
+    card = model_status(store)
+    if card is not None:
+        _say(_words.model(card, store), quiet=quiet)
+        _write_json(json, card.to_dict())
+        return 0
     found = status(store)
     _say(_words.held(found), quiet=quiet)
     content = found.to_dict()
@@ -184,6 +189,46 @@ def _compare(
         content["curve"] = found.to_dict()
     _write_json(json, content)
     return 0
+
+
+def _train(*, store: str, file: str, quiet: bool, json: str | None, **options: Any) -> int:
+    from headstart import _words
+    from headstart.cache import Store
+    from headstart.heads.training import train
+
+    with Bars(quiet=quiet) as bars:
+        model = train(Store.open(store), progress=bars, **options)
+    written = model.save(file)
+    card = written.with_name(f"{written.name}.md")
+    card.write_text("\n".join(_words.model_card(model.card)) + "\n", encoding="utf-8")
+    _say([*_words.model(model.card, written), f"  its card as a page: {card}"], quiet=quiet)
+    _write_json(json, model.card.to_dict())
+    return 0
+
+
+def _predict(
+    *,
+    model: str,
+    images: list[str],
+    quiet: bool,
+    json: str | None,
+    weights: str | None = None,
+    style: str = "text",
+    top: int = 1,
+    workers: int | None = None,
+) -> int:
+    from headstart.heads.model import Model
+    from headstart.prediction import find_pictures, lines
+
+    loaded = Model.load(model)
+    loaded = loaded if weights is None else loaded.with_weights(weights)
+    pictures = find_pictures(images)
+    with Bars(quiet=quiet) as bars:
+        found = loaded.predict(pictures, workers=workers, progress=bars)
+    classes = loaded.card.classes
+    _say(lines(found, classes, style=style, top=top), quiet=quiet and style == "text")
+    _write_json(json, {"predictions": [prediction.to_dict() for prediction in found]})
+    return 0 if any(prediction.label for prediction in found) else 1
 
 
 def _sweep(*, data: str, quiet: bool, json: str | None, **options: Any) -> int:
@@ -296,10 +341,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(verb("demo", _demo, "the whole story on pictures it draws itself"))
     _add_inspect(verb("inspect", _inspect, "before anything is computed: layers, pictures, cost"))
     _add_extract(verb("extract", _extract, "run the frozen base once and fill the store"))
-    _add_status(verb("status", _status, "what is in a store, and what is missing or stale"))
+    _add_status(verb("status", _status, "what is in a store or a model; what is missing or stale"))
     _add_verify(verb("verify", _verify, "read everything back and check it"))
     _add_pack(verb("pack", _pack, "one self-contained HDF5 file"))
     _add_compare(verb("compare", _compare, "heads on the same rows, in one table"))
+    _add_train(verb("train", _train, "the chosen head on all training rows, as a model"))
+    _add_predict(verb("predict", _predict, "labels and probabilities of pictures"))
     _add_sweep(verb("sweep", _sweep, "which layer to cut at"))
     _add_bench(verb("bench", _bench, "frozen versus fine-tuned versus from scratch"))
     return parser
@@ -406,7 +453,7 @@ def _add_extract(verb: argparse.ArgumentParser) -> None:
 
 
 def _add_status(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("store", metavar="STORE")
+    verb.add_argument("store", metavar="STORE_OR_MODEL")
     verb.add_argument("--data", metavar="DATA", help="say what is missing or stale, and why")
 
 
@@ -465,6 +512,51 @@ def _add_compare(verb: argparse.ArgumentParser) -> None:
         metavar="SIZE",
         help="memory for features, as 800M or 4GB (default: half of the machine's)",
     )
+
+
+def _add_train(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("store", metavar="STORE", help="a store, or a packed file")
+    verb.add_argument("--head", required=True, help="name of a head, as for compare")
+    verb.add_argument("-o", dest="file", metavar="MODEL", required=True, help="file to write")
+    verb.add_argument("--layer", help="a stored layer (default: the first)")
+    verb.add_argument(
+        "--pool",
+        choices=("none", "avg", "max"),
+        help="pooling over height and width (default: none)",
+    )
+    verb.add_argument(
+        "--cv", type=_folds, help="folds that measure it, without a validation split (default: 5)"
+    )
+    verb.add_argument("--group-by", metavar="COLUMN", help="as for compare")
+    verb.add_argument("--seed", type=_seed, help="of folds and head (default: 0)")
+    verb.add_argument(
+        "--class-weight",
+        choices=("balanced",),
+        help="weigh classes by their inverse frequency (default: all rows alike)",
+    )
+
+
+def _add_predict(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("model", metavar="MODEL", help="a file that train wrote")
+    verb.add_argument(
+        "images",
+        metavar="IMAGES",
+        nargs="+",
+        help="files, folders, patterns in quotes, or '-' for paths on standard input",
+    )
+    verb.add_argument(
+        "--top-k", dest="top", type=_count, help="how many classes to name (default: 1)"
+    )
+    verb.add_argument(
+        "--format",
+        dest="style",
+        choices=("text", "csv", "jsonl"),
+        help="of the lines on standard output (default: text)",
+    )
+    verb.add_argument(
+        "--weights", help="where the base's weights are (default: where they were in training)"
+    )
+    verb.add_argument("--workers", type=_count, help="decoding threads; speed only")
 
 
 def _add_sweep(verb: argparse.ArgumentParser) -> None:

@@ -55,6 +55,10 @@ class HeadError(HeadstartError, ValueError):
     """A head is unknown, or cannot be trained on these rows."""
 
 
+class ModelError(HeadstartError, ValueError):
+    """A model file is no model, is damaged, or does not fit what it is used with."""
+
+
 class MissingExtraError(HeadstartError, ImportError):
     """An optional package is needed; the message names the extra to install."""
 

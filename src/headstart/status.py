@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import os
 
     from headstart.cache import LeftOut, Progress
+    from headstart.heads.model import Card
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,25 @@ def status(path: str | os.PathLike[str]) -> Status:
         created=content.created,
         settings=content.settings,
     )
+
+
+def model_status(path: str | os.PathLike[str]) -> Card | None:
+    """Return the card of a model, or None where the path is not that of a model.
+
+    Raises
+    ------
+    ModelError
+        If it is a model, and damaged.
+    """
+    place = Path(path)
+    if not place.is_file():
+        return None
+    with place.open("rb") as file:
+        if file.read(9)[8:] != b"{":  # a safetensors file: the length of its header, then JSON
+            return None
+    from headstart.heads.model import Model
+
+    return Model.load(place).card
 
 
 def staleness(

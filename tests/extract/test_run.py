@@ -302,7 +302,8 @@ def test_a_refusal_leaves_no_store_and_comes_before_reading(
     ):
         with pytest.raises(LayerError, match=message):
             run(pets, tmp_path / "new" / "store", **settings)
-    for wrong in ({"dtype": "float64"}, {"pool": "median"}):
+    refused: tuple[dict[str, Any], ...] = ({"dtype": "float64"}, {"pool": "median"})
+    for wrong in refused:
         (name,) = wrong
         with pytest.raises(StoreError, match=rf"--{name} \w+: expected one of"):
             run(pets, tmp_path / "new" / "store", **wrong)

@@ -13,6 +13,7 @@ from headstart import cli
 from headstart.bench import bench
 from headstart.errors import HeadError, LayerError
 from headstart.extract import Settings
+from headstart.heads import modes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +40,7 @@ def test_results_are_kept_and_gone_on_with(
 ) -> None:
     """A benchmark that was stopped runs what is missing, and only that."""
     ran: list[tuple[str, str, list[int]]] = []
-    run = module.modes.run_mode
+    run = modes.run_mode
 
     def stops(what: Any, mode: str, head: str, seeds: list[int]) -> Any:
         ran.append((mode, head, seeds))
@@ -48,7 +49,7 @@ def test_results_are_kept_and_gone_on_with(
             if mode == "frozen" and len(ran) == 4:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(module.modes, "run_mode", stops)
+    monkeypatch.setattr(modes, "run_mode", stops)
     with pytest.raises(KeyboardInterrupt):
         bench(pets, tmp_path / "out", SETTINGS, **LIGHT)
     kept = json.loads((tmp_path / "out" / "bench.json").read_text())

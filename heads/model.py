@@ -1,0 +1,452 @@
+"""A trained head that knows its base: from pictures to labels, kept in a file of numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from headstart.cache import Spec
+from headstart.cache.store import pooled
+from headstart.errors import HeadError, ModelError, StoreError
+from headstart.heads.portable import KINDS, Portable, arrays_of, probabilities
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from headstart.cache import Progress
+    from headstart.extract.base import Base
+    from headstart.extract.live import Picture
+
+FORMAT, FORMAT_VERSION = "headstart-model", 1
+_KEY = "headstart"  # of the file's metadata
+_MOST_BYTES = 4 << 30
+_MOST_CARD = 16 << 20
+_DTYPES = {np.dtype(name) for name in ("float16", "float32", "int64")}
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a model says of itself.
+
+    Attributes
+    ----------
+    head, kind : str
+        The head's name, and its portable form.
+    params : dict
+        Hyperparameters it chose.
+    spec : Spec
+        Of the features it was trained on.
+    pool : str
+        Pooling after extraction: ``none``, ``avg`` or ``max``.
+    shape : tuple of int
+        Of one picture's features, before that pooling.
+    weights : str
+        What the base's weights are called; their digest is in the spec.
+    max_pixels : int
+        Pictures with more are not used.
+    classes : tuple of str
+    rows : tuple of int
+        Training rows of each class.
+    accuracy, log_loss : float
+        On rows it was not trained on, of the same head with the same protocol.
+    ci95 : tuple of float
+    majority_accuracy : float
+        Of always answering the most frequent class.
+    measured : str
+        How.
+    created : str
+        ISO 8601, UTC.
+    versions : dict of str to str
+        Of the libraries it was trained with.
+    """
+
+    head: str
+    kind: str
+    params: dict[str, Any]
+    spec: Spec
+    pool: str
+    shape: tuple[int, ...]
+    weights: str
+    max_pixels: int
+    classes: tuple[str, ...]
+    rows: tuple[int, ...]
+    accuracy: float
+    log_loss: float
+    ci95: tuple[float, ...]
+    majority_accuracy: float
+    measured: str
+    created: str
+    versions: dict[str, str]
+
+    @property
+    def features(self) -> int:
+        """How many numbers the head is given for a picture."""
+        return self.shape[-1] if self.pool != "none" else math.prod(self.shape)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON can hold."""
+        plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            **{name: list(v) if isinstance(v, tuple) else v for name, v in plain.items()},
+            "spec": dataclasses.asdict(self.spec),
+        }
+
+    @classmethod
+    def from_dict(cls, found: Any) -> Card:
+        """Read back what `to_dict` gave.
+
+        Raises
+        ------
+        ModelError
+            If anything is missing, unknown, of another type, or does not fit the rest.
+        """
+        if not isinstance(found, dict) or found.get("format") != FORMAT:
+            raise ModelError("its card is not that of a model")
+        if found.get("format_version") != FORMAT_VERSION:
+            raise ModelError(
+                f"it is of format {found.get('format_version')!r}; this Headstart reads format "
+                f"{FORMAT_VERSION}: upgrade to read a newer one"
+            )
+        fields = {name: value for name, value in found.items() if not name.startswith("format")}
+        expected = {field.name for field in dataclasses.fields(cls)}
+        if fields.keys() != expected:
+            raise ModelError(
+                f"its card says {sorted(fields.keys() ^ expected)} too much or too little"
+            )
+        for name, holds in _FIELDS.items():
+            if not holds(fields[name]):
+                raise ModelError(f"its card says {name}: {str(fields[name])[:60]!r}")
+        try:
+            spec = Spec.from_json(json.dumps(fields["spec"]))
+        except StoreError as error:
+            raise ModelError(f"its card: {error}") from error
+        lists = {name: tuple(v) for name, v in fields.items() if isinstance(v, list)}
+        return _consistent(cls(**{**fields, **lists, "spec": spec}))
+
+
+def _consistent(card: Card) -> Card:
+    k, hidden = len(card.classes), len(card.shape) - 1
+    if len(set(card.classes)) != k or k < 2 or len(card.rows) != k:
+        raise ModelError("its card names no two different classes, or not the rows of each")
+    if hidden not in (0, 2) or (hidden == 0 and card.pool != "none"):
+        raise ModelError(f"its card says shape {card.shape} and pool {card.pool!r}")
+    return card
+
+
+def _is(*kinds: type) -> Any:
+    return lambda value: type(value) in kinds
+
+
+def _list_of(kind: type, *, most: int = 1_000_000) -> Any:
+    def holds(value: Any) -> bool:
+        return (
+            isinstance(value, list) and len(value) <= most and all(type(v) is kind for v in value)
+        )
+
+    return holds
+
+
+def _one_of(*values: str) -> Any:
+    return lambda value: isinstance(value, str) and value in values
+
+
+def _share(value: Any) -> bool:
+    return isinstance(value, float) and 0 <= value <= 1
+
+
+def _counts(value: Any) -> bool:
+    return bool(_list_of(int, most=8)(value)) and all(1 <= v <= 1 << 20 for v in value)
+
+
+def _plain(value: Any) -> bool:
+    """Tell whether it is an object of numbers and text."""
+    return isinstance(value, dict) and all(
+        type(v) in (int, float, str) and len(str(v)) < 200 for v in value.values()
+    )
+
+
+_FIELDS: dict[str, Any] = {
+    "head": _is(str),
+    "kind": _one_of(*KINDS),
+    "params": _plain,
+    "spec": _is(dict),
+    "pool": _one_of("none", "avg", "max"),
+    "shape": _counts,
+    "weights": _is(str),
+    "max_pixels": lambda value: type(value) is int and value > 0,
+    "classes": _list_of(str),
+    "rows": _list_of(int),
+    "accuracy": _share,
+    "log_loss": lambda value: type(value) is float and 0 <= value < math.inf,
+    "ci95": lambda value: isinstance(value, list) and len(value) == 2 and all(map(_share, value)),
+    "majority_accuracy": _share,
+    "measured": _is(str),
+    "created": _is(str),
+    "versions": _plain,
+}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one picture.
+
+    Attributes
+    ----------
+    picture : str
+        Its path; of an array, its number.
+    label : str
+        The most probable class; empty where the picture cannot be used.
+    probabilities : ndarray of shape (k,)
+        Of all classes, in the model's order; empty likewise.
+    reason : str
+        Why the picture cannot be used; empty if it can.
+    """
+
+    picture: str
+    label: str
+    probabilities: NDArray[np.float64]
+    reason: str = ""
+
+    @property
+    def probability(self) -> float:
+        """Of the label."""
+        return float(self.probabilities.max()) if len(self.probabilities) else math.nan
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what JSON can hold."""
+        return {
+            "picture": self.picture,
+            "label": self.label or None,
+            "probability": self.probability if self.label else None,
+            "probabilities": self.probabilities.tolist(),
+            "reason": self.reason or None,
+        }
+
+    def top(self, classes: Sequence[str], k: int) -> list[tuple[str, float]]:
+        """Return the k most probable classes, each with its probability."""
+        order = np.argsort(-self.probabilities, kind="stable")[:k]
+        return [(classes[i], float(self.probabilities[i])) for i in order]
+
+
+class Model:
+    """A head and the name of its base.
+
+    Attributes
+    ----------
+    card : Card
+    classifier : Portable
+
+    Examples
+    --------
+    >>> model = Model.load("pets.model")  # doctest: +SKIP
+    >>> model.predict(["one.jpg"])[0].label  # doctest: +SKIP
+    'cat'
+    """
+
+    def __init__(self, card: Card, classifier: Portable) -> None:
+        try:
+            classifier.check(card.features, len(card.classes))
+        except HeadError as error:
+            raise ModelError(str(error)) from error
+        self.card, self.classifier = card, classifier
+
+    def __repr__(self) -> str:
+        """Show what matters."""
+        card = self.card
+        return f"Model({card.head} on {card.spec.name}, {len(card.classes)} classes)"
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Model:
+        """Read a model; nothing in a file is ever run.
+
+        Raises
+        ------
+        ModelError
+            If the file is no model, or is damaged.
+        """
+        try:
+            return cls(*_read(Path(path)))
+        except ModelError as error:
+            raise ModelError(f"{path} is not a model that can be used: {error}") from error
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the model to a file, whole or not at all.
+
+        Raises
+        ------
+        ModelError
+            If the path is a folder's, or in none that exists.
+        """
+        target = Path(path)
+        if target.is_dir() or not target.absolute().parent.is_dir():
+            raise ModelError(f"{target}: expected the name of a file in a folder that exists")
+        arrays = {name: _contiguous(array) for name, array in arrays_of(self.classifier).items()}
+        card = json.dumps(self.card.to_dict(), sort_keys=True, allow_nan=False)
+        digest = _digest(card, arrays)
+        draft = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            with draft.open("wb") as file:
+                file.write(save(arrays, {_KEY: card, "sha256": digest}))
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(target)
+        finally:
+            draft.unlink(missing_ok=True)
+        return target
+
+    def probabilities(self, features: NDArray[Any]) -> NDArray[np.float64]:
+        r"""Return class probabilities ``(m, k)`` of features ``(m, \*card.shape)``.
+
+        They are rounded to the dtype in which the store keeps them, and pooled, as those were
+        that the head was trained on.
+        """
+        with np.errstate(over="ignore"):
+            kept = np.asarray(features).astype(self.card.spec.dtype)
+        rows = pooled(kept, self.card.pool)  # type: ignore[arg-type]
+        return probabilities(self.classifier, rows.reshape(len(rows), -1).astype(np.float32))
+
+    def predict(
+        self,
+        pictures: Sequence[Picture],
+        *,
+        workers: int | None = None,
+        progress: Progress | None = None,
+    ) -> list[Prediction]:
+        """Return a prediction for each picture, in their order.
+
+        Parameters
+        ----------
+        pictures
+            Files, or decoded pictures (height, width, 3) uint8 of any size.
+        workers
+            Decoding threads; the number of cores by default.
+        progress
+            Called with ("predicting", done, total).
+
+        Raises
+        ------
+        WeightsError
+            If the base's weights cannot be had.
+        ModelError
+            If they are not those the model was trained on.
+        """
+        return list(self.stream(pictures, workers=workers, progress=progress))
+
+    def stream(
+        self,
+        pictures: Sequence[Picture],
+        *,
+        workers: int | None = None,
+        progress: Progress | None = None,
+    ) -> Iterator[Prediction]:
+        """Yield what `predict` returns, batch by batch."""
+        from headstart.extract.live import live_features
+
+        names = [str(i) if isinstance(p, np.ndarray) else str(p) for i, p in enumerate(pictures)]
+        spec, done = self.card.spec, 0
+        for positions, features, unusable in live_features(
+            pictures,
+            self._base,
+            size=spec.size,
+            workers=workers or max(2, os.cpu_count() or 2),
+            max_pixels=self.card.max_pixels,
+        ):
+            found = {
+                position: Prediction(names[position], "", np.empty(0), reason)
+                for position, reason in unusable.items()
+            }
+            if positions:
+                shares = self.probabilities(features[spec.layer])
+                for position, share in zip(positions, shares, strict=True):
+                    label = self.card.classes[int(share.argmax())]
+                    found[position] = Prediction(names[position], label, share)
+            done += len(found)
+            if progress is not None:
+                progress("predicting", done, len(pictures))
+            yield from (found[position] for position in sorted(found))
+
+    @cached_property
+    def _base(self) -> Base:
+        from headstart.extract.base import load_base
+        from headstart.extract.weights import find_weights
+
+        spec = self.card.spec
+        base = load_base(
+            find_weights(self.card.weights),
+            size=spec.size,
+            layers=[spec.layer],
+            pool=spec.pool,
+            engine=spec.engine,
+            precision=spec.precision,
+        )
+        if base.digest != spec.weights:
+            raise ModelError(
+                f"it was trained on features of the weights {spec.weights[:16]}..., but "
+                f"{self.card.weights!r} gives {base.digest[:16]}...: name the right ones with "
+                "--weights"
+            )
+        return base
+
+    def with_weights(self, name: str) -> Model:
+        """Return the same model that takes its base's weights from elsewhere."""
+        return Model(dataclasses.replace(self.card, weights=name), self.classifier)
+
+
+def _contiguous(array: NDArray[Any]) -> NDArray[Any]:
+    return np.ascontiguousarray(array)
+
+
+def _digest(card: str, arrays: Mapping[str, NDArray[Any]]) -> str:
+    """Return the SHA-256 of a card and arrays, in hex."""
+    digest = hashlib.sha256(card.encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(array.data)
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> tuple[Card, Portable]:
+    """Return a checked card and classifier: nothing is read before its size is known."""
+    if not path.is_file():
+        raise ModelError("there is no such file" if not path.exists() else "it is no file")
+    if path.stat().st_size > _MOST_BYTES:
+        raise ModelError(f"it is larger than {_MOST_BYTES >> 30} GiB")
+    try:
+        with safe_open(path, "numpy") as file:
+            metadata = file.metadata() or {}
+            if metadata.keys() != {_KEY, "sha256"} or len(metadata[_KEY]) > _MOST_CARD:
+                raise ModelError("it has no card of ours")
+            card = Card.from_dict(json.loads(metadata[_KEY]))
+            kind = KINDS[card.kind]
+            expected = {field.name for field in dataclasses.fields(kind)}
+            if set(file.keys()) != expected:
+                raise ModelError(
+                    f"it holds the arrays {sorted(file.keys())}; expected {sorted(expected)}"
+                )
+            arrays = {name: file.get_tensor(name) for name in sorted(expected)}
+    except (SafetensorError, ValueError, TypeError, KeyError, RecursionError, OSError) as error:
+        if isinstance(error, ModelError):
+            raise
+        raise ModelError(f"it cannot be read ({type(error).__name__}: {error})") from error
+    for name, array in arrays.items():
+        if array.dtype not in _DTYPES or not np.isfinite(array).all():
+            raise ModelError(f"its {name} is of {array.dtype} or not finite")
+    if _digest(metadata[_KEY], arrays) != metadata["sha256"]:
+        raise ModelError("its checksum does not fit: it is damaged or was changed")
+    return card, kind(**arrays)

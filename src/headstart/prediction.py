@@ -1,0 +1,108 @@
+"""Labels for pictures wherever they are: files, folders, patterns, a list on standard input."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import io
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from headstart.errors import DataError, DataNotFoundError
+from headstart.extract.folders import pictures_below
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from headstart.heads.model import Prediction
+
+FORMATS = ("text", "csv", "jsonl")
+
+
+def find_pictures(arguments: Iterable[str]) -> list[Path]:
+    """Return the pictures that are meant, in the order of the arguments, each once.
+
+    Parameters
+    ----------
+    arguments
+        Files; folders, for all pictures below; patterns as ``pets/*.jpg``; or ``-`` for paths on
+        standard input, one a line.
+
+    Raises
+    ------
+    DataNotFoundError
+        If there is nothing at one of them.
+    DataError
+        If there is no picture at all.
+    """
+    found = [path for argument in arguments for path in _meant(argument)]
+    if not found:
+        raise DataError("no pictures to predict: expected files, folders, patterns or '-'")
+    return list(dict.fromkeys(found))
+
+
+def _meant(argument: str) -> Iterator[Path]:
+    path = Path(argument)
+    if argument == "-":
+        yield from (Path(line.rstrip("\n")) for line in sys.stdin if line.strip())
+    elif path.is_dir():
+        yield from pictures_below(path)
+    elif path.exists() or path.is_symlink():
+        yield path
+    elif glob.has_magic(argument):
+        matches = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207 - takes any pattern
+        if not matches:
+            raise DataNotFoundError(f"nothing matches {argument}")
+        yield from map(Path, matches)
+    else:
+        raise DataNotFoundError(f"there is no {argument}: expected a picture, a folder or '-'")
+
+
+def lines(
+    predictions: Iterable[Prediction], classes: Sequence[str], *, style: str, top: int
+) -> Iterator[str]:
+    """Yield predictions as lines of text, CSV or JSON, as they come.
+
+    Parameters
+    ----------
+    predictions, classes
+        Of a model.
+    style
+        ``text``, ``csv`` or ``jsonl``.
+    top
+        How many classes to name, the most probable first.
+    """
+    top = min(top, len(classes))
+    if style == "csv":
+        ranks = [(f"label_{n}", f"probability_{n}") for n in range(2, top + 1)]
+        names = ["picture", "label", "probability", *(name for pair in ranks for name in pair)]
+        yield _csv([*names, "reason"])
+    for prediction in predictions:
+        best = prediction.top(classes, top)
+        if style == "jsonl":
+            yield json.dumps(
+                {
+                    "picture": prediction.picture,
+                    "label": prediction.label or None,
+                    "probability": best[0][1] if best else None,
+                    "top": [{"label": label, "probability": share} for label, share in best],
+                    "reason": prediction.reason or None,
+                },
+                ensure_ascii=False,
+            )
+        elif style == "csv":
+            cells = [text for label, share in best for text in (label, f"{share:.6f}")]
+            cells += [""] * (2 * top - len(cells))
+            yield _csv([prediction.picture, *cells, prediction.reason])
+        elif prediction.reason:
+            yield f"{prediction.picture}  not predicted: {prediction.reason}"
+        else:
+            yield f"{prediction.picture}  " + "  ".join(f"{name} {p:.3f}" for name, p in best)
+
+
+def _csv(cells: Sequence[str]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="").writerow(cells)
+    return buffer.getvalue()

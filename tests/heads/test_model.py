@@ -1,0 +1,282 @@
+"""Models: what is kept, what is refused, and that predictions are those of the head."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+import fakes
+from headstart.cache import Store
+from headstart.errors import HeadError, ModelError
+from headstart.extract import Settings, fill_store
+from headstart.heads.model import Card, Model
+from headstart.heads.portable import Linear
+from headstart.heads.training import train
+
+Make = Callable[..., Any]
+
+
+@pytest.fixture
+def model(make_store: Make, draw: Make) -> Model:
+    """Return a small model of a drawn store."""
+    return train(make_store(*draw(60, signal=0.3)), "logreg", cv=2)
+
+
+@pytest.mark.parametrize("head", ["logreg", "svm", "svm-rbf", "ridge", "ncm", "knn"])
+def test_saved_and_loaded_predicts_the_same_bit_for_bit(
+    make_store: Make, draw: Make, tmp_path: Path, head: str
+) -> None:
+    """Every head's model comes back from its file as it was."""
+    store = make_store(*draw(60, signal=0.3))
+    made = train(store, head, cv=2)
+    again = Model.load(made.save(tmp_path / "a.model"))
+    features = store.features(dtype="float16")
+    assert np.array_equal(again.probabilities(features), made.probabilities(features))
+    assert again.card == made.card
+    assert [path.name for path in tmp_path.glob("*.model*")] == ["a.model"]
+
+
+def test_card_says_what_the_model_is(make_store: Make, draw: Make) -> None:
+    """Base, classes, rows, accuracy as compared, and what it was made with."""
+    store = make_store(*draw(60, signal=0.3), classes=["ant", "bee", "cow"])
+    card = train(store, "logreg", cv=3).card
+    assert card.spec == store.spec
+    assert (card.classes, card.rows) == (("ant", "bee", "cow"), (20, 20, 20))
+    assert card.ci95[0] < card.accuracy < card.ci95[1]
+    assert card.measured.startswith("3 stratified folds")
+    assert card.majority_accuracy == pytest.approx(1 / 3, abs=0.01)
+    assert {"headstart", "numpy"} <= {name.removesuffix("_version") for name in card.versions}
+    assert Card.from_dict(json.loads(json.dumps(card.to_dict()))) == card
+
+
+def test_validation_rows_are_measured_and_never_trained_on(make_store: Make, draw: Make) -> None:
+    """With a split, the model is as good there as was measured (its scale is another's)."""
+    split = (["train"] * 6 + ["validation"] * 3) * 7
+    features, label = draw(63, signal=0.3)
+    store = make_store(features, label, split=split)
+    made = train(store, "logreg")
+    assert sum(made.card.rows) == 42
+    held = store.rows("validation")
+    guess = made.probabilities(store.features(rows=held, dtype="float16")).argmax(1)
+    assert (guess == label[held]).mean() == pytest.approx(made.card.accuracy, abs=0.11)
+
+
+@pytest.mark.parametrize("pool", ["none", "avg", "max"])
+@pytest.mark.usefixtures("fake_base")
+def test_pictures_are_predicted_as_their_rows(pets: Path, tmp_path: Path, pool: Any) -> None:
+    """Files, arrays and cached features give the same answer; what cannot be read is told."""
+    store, _ = fill_store(pets, tmp_path / "store", Settings(size=16, weights="random"))
+    made = train(store, "ridge", pool=pool, cv=2)
+    expected = made.probabilities(store.features(dtype="float16"))
+    files: list[Any] = [pets / path for path in store.paths()]
+    arrays = [np.array(Image.open(file)) for file in files]
+    (pets / "bad.png").write_bytes(b"")
+    told: list[tuple[str, int, int]] = []
+    mixed = [files[0], pets / "bad.png", tmp_path / "nothing.png", *files[1:]]
+    found = made.predict(mixed, workers=2, progress=lambda *step: told.append(step))
+    assert [p.picture for p in found] == list(map(str, mixed))
+    assert [bool(p.reason) for p in found[:4]] == [False, True, True, False]
+    assert found[1].reason == "empty file"
+    assert math.isnan(found[1].probability)
+    good = [p for p in found if p.label]
+    np.testing.assert_allclose([p.probabilities for p in good], expected, atol=1e-6)
+    assert [p.label for p in good] == [made.card.classes[i] for i in expected.argmax(1)]
+    assert told[-1] == ("predicting", len(mixed), len(mixed))
+    again = made.predict(arrays)
+    np.testing.assert_allclose([p.probabilities for p in again], expected, atol=1e-6)
+    assert good[0].top(made.card.classes, 5)[0] == (good[0].label, good[0].probability)
+
+
+@pytest.mark.usefixtures("fake_base")
+def test_another_base_is_refused(pets: Path, tmp_path: Path) -> None:
+    """The weights are known by their digest, not by what they are called."""
+    store, _ = fill_store(pets, tmp_path / "store", Settings(size=16, weights="random"))
+    made = train(store, "ridge", cv=2).with_weights("random:7")
+    with pytest.raises(ModelError, match="'random:7' gives"):
+        made.predict([fakes.draw(tmp_path / "one.png", seed=1)])
+
+
+def test_heads_and_classes_that_cannot_be_kept(make_store: Make, draw: Make) -> None:
+    """An unknown head, or a class without a training row, is refused."""
+    features, label = draw(30)
+    with pytest.raises(HeadError, match="no head is called"):
+        train(make_store(features, label), "forest")
+    store = make_store(features, label % 2, classes=["a", "b", "c"], name="two.features")
+    with pytest.raises(HeadError, match="every class of the store needs a training row"):
+        train(store, "ridge", cv=2)
+
+
+def rewritten(
+    path: Path, target: Path, change: Callable[[dict[str, Any], dict[str, Any]], Any]
+) -> Path:
+    """Write a model again with another card or other arrays, its checksum made to fit."""
+    from headstart.heads.model import _digest
+
+    with safe_open(path, "numpy") as file:
+        metadata = dict(file.metadata())
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    card = json.loads(metadata["headstart"])
+    card = change(card, arrays) or card
+    text = json.dumps(card)
+    save_file(arrays, target, {"headstart": text, "sha256": _digest(text, arrays)})
+    return target
+
+
+def _set(name: str, value: Any) -> Callable[[dict[str, Any], dict[str, Any]], Any]:
+    return lambda card, _: card.__setitem__(name, value)
+
+
+def _classes(names: str) -> Callable[[dict[str, Any], dict[str, Any]], Any]:
+    return lambda card, _: {**card, "classes": list(names), "rows": [20] * len(names)}
+
+
+def _array(name: str, value: Any) -> Callable[[dict[str, Any], dict[str, Any]], Any]:
+    return lambda _, arrays: arrays.__setitem__(name, np.ascontiguousarray(value))
+
+
+CHANGES: dict[str, Callable[[dict[str, Any], dict[str, Any]], Any]] = {
+    "another format": _set("format", "pickle"),
+    "a newer format": _set("format_version", 2),
+    "an unknown key": _set("module", "os"),
+    "a missing key": lambda card, _: card.pop("classes"),
+    "an unknown kind": _set("kind", "Lambda"),
+    "a kind of another head": _set("kind", "neighbours"),
+    "a class too many": _classes("abcd"),
+    "a class too few": _classes("ab"),
+    "one class twice": lambda card, _: card.__setitem__("classes", ["a", "a", "b"]),
+    "classes that are numbers": _set("classes", [1, 2, 3]),
+    "classes as text": _set("classes", "abc"),
+    "rows that do not fit": _set("rows", [1]),
+    "a spec of nothing": _set("spec", {}),
+    "a spec that is text": _set("spec", "InceptionV3"),
+    "a spec with code": lambda card, _: card["spec"].__setitem__("function", "os.system"),
+    "a spec of numbers": lambda card, _: card["spec"].__setitem__("layer", 7),
+    "an unknown pool": _set("pool", "sum"),
+    "another shape": _set("shape", [3, 3, 41]),
+    "a giant shape": _set("shape", [1 << 20, 1 << 20, 1 << 20]),
+    "a negative shape": _set("shape", [-3, -3, 40]),
+    "a shape of text": _set("shape", ["3", "3", "40"]),
+    "too many dimensions": _set("shape", [1] * 9),
+    "an accuracy above 1": _set("accuracy", 1.5),
+    "an accuracy that is text": _set("accuracy", "high"),
+    "three limits": _set("ci95", [0.1, 0.2, 0.3]),
+    "params with objects": _set("params", {"C": {"__reduce__": "os.system"}}),
+    "params that are a list": _set("params", [1]),
+    "a negative limit of pixels": _set("max_pixels", -1),
+    "a card that is a list": lambda card, _: [card],
+    "arrays of another shape": _array("weights", np.zeros((3, 7), np.float32)),
+    "an array too many": _array("extra", np.zeros(3, np.float32)),
+    "an array too few": lambda _, arrays: arrays.pop("bias") is None,
+    "not a number": _array("bias", np.full(3, np.nan, np.float32)),
+    "infinite": _array("bias", np.full(3, np.inf, np.float32)),
+    "bytes for numbers": _array("bias", np.zeros(3, np.uint8)),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_hostile_models_are_refused(model: Model, tmp_path: Path, name: str) -> None:
+    """Whatever is changed, also with a checksum that fits, nothing of it is used."""
+    path = rewritten(model.save(tmp_path / "good.model"), tmp_path / "bad.model", CHANGES[name])
+    with pytest.raises(ModelError, match=r"bad\.model is not a model that can be used"):
+        Model.load(path)
+
+
+class _Bomb:
+    def __reduce__(self) -> Any:
+        return os.system, ("touch executed",)
+
+
+def _zip_slip(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("../../escaped", "x")
+
+
+def _npz_of_objects(path: Path) -> None:
+    with path.open("wb") as file:
+        np.savez(file, x=np.array([_Bomb()]))
+
+
+def _header(header: bytes, length: int | None = None) -> Callable[[Path], Any]:
+    size = len(header) if length is None else length
+    return lambda path: path.write_bytes(size.to_bytes(8, "little") + header)
+
+
+GIANT = json.dumps({"weights": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 1 << 42]}})
+FILES: dict[str, Callable[[Path], Any]] = {
+    "an empty file": lambda path: path.write_bytes(b""),
+    "a pickle": lambda path: path.write_bytes(pickle.dumps(_Bomb())),
+    "an npz of objects": _npz_of_objects,
+    "a zip slip": _zip_slip,
+    "a giant header": _header(b"{}", 1 << 60),
+    "a giant array": _header(GIANT.encode()),
+    "deep nesting": _header(b"[" * 100_000),
+    "no JSON": _header(b"{not json}"),
+    "another program's tensors": lambda path: save_file({"x": np.zeros(3)}, path),
+    "a folder": lambda path: path.mkdir(),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_hostile_files_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Nothing is unpickled, unpacked, executed, or allocated for what a header promises."""
+    monkeypatch.chdir(tmp_path)
+    FILES[name](tmp_path / "bad.model")
+    with pytest.raises(ModelError, match=r"bad\.model is not a model that can be used"):
+        Model.load(tmp_path / "bad.model")
+    assert {path.name for path in tmp_path.iterdir()} == {"bad.model"}
+
+
+def test_every_flipped_byte_is_noticed(model: Model, tmp_path: Path) -> None:
+    """A model that was damaged anywhere is not used."""
+    whole = model.save(tmp_path / "good.model").read_bytes()
+    draw = np.random.default_rng(0)
+    for position in draw.choice(len(whole), 150, replace=False):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1 << int(draw.integers(8))
+        (tmp_path / "bad.model").write_bytes(damaged)
+        with pytest.raises(ModelError):
+            Model.load(tmp_path / "bad.model")
+    for length in range(0, len(whole), 1009):
+        (tmp_path / "bad.model").write_bytes(whole[:length])
+        with pytest.raises(ModelError):
+            Model.load(tmp_path / "bad.model")
+
+
+def test_no_model_is_left_half_written(model: Model, tmp_path: Path) -> None:
+    """A folder that is not there is refused; a classifier that does not fit is, too."""
+    with pytest.raises(ModelError, match="in a folder that exists"):
+        model.save(tmp_path / "no" / "where.model")
+    with pytest.raises(ModelError, match="in a folder that exists"):
+        model.save(tmp_path)
+    with pytest.raises(ModelError, match="weights has shape"):
+        Model(model.card, Linear(np.zeros((3, 2), np.float32), np.zeros(3, np.float32)))
+    wrong = dataclasses.replace(model.card, shape=(2, 2, 2))
+    with pytest.raises(ModelError, match="weights has shape"):
+        Model(wrong, model.classifier)
+
+
+def test_packed_stores_can_be_trained_on(make_store: Make, draw: Make, tmp_path: Path) -> None:
+    """A model does not care whether its features were packed."""
+    from headstart.cache import pack
+
+    store = make_store(*draw(60, signal=0.3))
+    packed = Store.open(pack(store, tmp_path / "one.h5"))
+    features = store.features(dtype="float16")
+    expected = train(store, "logreg", cv=2).probabilities(features)
+    found = train(packed, "logreg", cv=2).probabilities(features)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
