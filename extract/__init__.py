@@ -82,7 +82,7 @@ def extract(
     batch_size, workers
         Pictures in a batch; decoding threads. They change speed, never values.
     progress
-        Called with stage, done, total.
+        Called with stage, done, total; the stage may end in what limits it, in brackets.
 
     Returns
     -------
