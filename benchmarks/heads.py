@@ -287,7 +287,7 @@ store = Store.open(sys.argv[1])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 result = compare(store, ["logreg"], cv=2, max_memory=int(sys.argv[2]) or None)
 after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(1024 * (after - before), result.heads[0].accuracy, result.heads[0].form)
+print(1024 * (after - before), result.heads[0].accuracy, result.heads[0].form.replace(' ', '-'))
 """
 
 

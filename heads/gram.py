@@ -147,7 +147,7 @@ def combine(rows: Rows, A: NDArray[Any], *, block_rows: int = 256) -> NDArray[An
     return result
 
 
-def seconds_per_row(n: int, d: int, *, new: int = 256) -> float:
+def seconds_per_row(n: int, d: int, *, new: int = 64) -> float:
     """Return what the inner products of one new row with n rows of d features take, in seconds.
 
     They are computed slab by slab (`products`), all alike, of which one is timed: the coordinates

@@ -39,6 +39,8 @@ _HALVINGS = 30
 #: By how much L-BFGS may underestimate what is still to be gained.
 _CAUTION = 20
 _ROUNDING = 100
+#: Curvature along a step below which it is not told from rounding.
+_SMALLEST = 1e-30
 #: Share of open problems below which the solved ones are taken out of the batch.
 _FULL = 0.8
 #: Problems that are worth a thread of their own.
@@ -187,9 +189,12 @@ class _Batch:
                 setattr(self, name, value[..., still])
 
     def remember(self, step: Float, change: Float) -> None:
-        """Keep a step and the change of the gradient along it."""
-        product = np.maximum(_dot(step, change), np.finfo(step.dtype).tiny)
-        self.pairs = [*self.pairs[1 - _MEMORY :], (step, change, 1 / product)]
+        """Keep a step and the change of the gradient along it; one without curvature counts 0."""
+        product = _dot(step, change)
+        least = np.finfo(step.dtype).eps * np.sqrt(_dot(step, step) * _dot(change, change))
+        inverse = np.zeros_like(product)
+        np.divide(1, product, out=inverse, where=product > np.maximum(least, _SMALLEST))
+        self.pairs = [*self.pairs[1 - _MEMORY :], (step, change, inverse)]
 
     def above(self, step: Float) -> Float:
         """Return how far each objective is above its minimum, with `step` the next direction.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +18,7 @@ from headstart.heads import DenseHead, RowSpace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     Draw = Callable[..., Any]
 
@@ -86,6 +90,28 @@ def test_a_network_of_a_grid_is_what_it_is_alone(rows: Any) -> None:
     beside = DenseHead(learning_rate=[1e-3, 1e-5], **options).fit(X, y)
     assert beside.chosen_["learning_rate"] == 1e-3
     assert np.allclose(alone.predict_proba(new), beside.predict_proba(new), atol=1e-4)
+
+
+def test_progress_is_told_epoch_by_epoch(rows: Any) -> None:
+    """`progress` hears of every epoch as a share of all that may come."""
+    X, y, _, _ = rows
+    shares: list[float] = []
+    DenseHead(units=8, epochs=4, patience=4).fit(X, y, progress=shares.append)
+    assert shares == [0.25, 0.5, 0.75, 1.0]
+
+
+def test_keras_starts_without_notices(rows: Any, tmp_path: Path) -> None:
+    """Training in a process of its own leaves standard error empty."""
+    file = tmp_path / "rows.npz"
+    np.savez(file, X=rows[0], y=rows[1])
+    code = (
+        "import sys, numpy; from headstart.heads import DenseHead; d = numpy.load(sys.argv[1]);"
+        "DenseHead(units=8, epochs=1).fit(d['X'], d['y'])"
+    )
+    plain = {name: v for name, v in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    command = [sys.executable, "-c", code, str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=plain)
+    assert done.stderr == ""
 
 
 def test_weights_map_back_to_features(rows: Any) -> None:
