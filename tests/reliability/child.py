@@ -7,11 +7,13 @@ as any Python process does: its own signal handlers, atexit functions, HDF5's in
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import hashlib
 import json
 import os
 import resource
-import signal
+import select
 import socket
 import sys
 import time
@@ -39,11 +41,12 @@ class Teller:
     """Writes lines of JSON to whoever asked for this process."""
 
     def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+        self.descriptor = descriptor
 
     def __call__(self, what: str, value: Any = None) -> None:
-        """Tell one thing."""
-        os.write(self._descriptor, json.dumps([what, value]).encode() + b"\n")
+        """Tell one thing, if anybody listens still."""
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self.descriptor, json.dumps([what, value]).encode() + b"\n")
 
 
 class LoggedBase(fakes.FakeBase):
@@ -113,22 +116,33 @@ def tell(_: str, __: Any = None) -> None:
 def serve() -> tuple[dict[str, Any], Teller]:
     """Answer requests for ever; return in each new process."""
     channel = socket.socket(fileno=0)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    alive: dict[int, tuple[int, Teller]] = {}
+    gc.collect()
+    gc.freeze()  # else each process collects, and so copies, all that is loaded when it ends
     while True:
+        watched: list[Any] = [channel, *alive]
+        ready, _, _ = select.select(watched, [], [])
+        for process in ready:
+            if isinstance(process, int):
+                pid, teller = alive.pop(process)
+                _, status = os.waitpid(pid, 0)
+                os.close(process)
+                teller("end", os.waitstatus_to_exitcode(status))
+                os.close(teller.descriptor)
+        if channel not in ready:
+            continue
         data, descriptors, _, _ = socket.recv_fds(channel, 1 << 16, 1)
         if not data:
             os._exit(0)
         teller = Teller(descriptors[0])
-        if os.fork() == 0:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            pid = os.fork()
-            if pid == 0:
-                return json.loads(data), teller
-            teller("pid", pid)
-            _, status = os.waitpid(pid, 0)
-            teller("end", os.waitstatus_to_exitcode(status))
-            os._exit(0)
-        os.close(descriptors[0])
+        pid = os.fork()
+        if pid == 0:
+            for process, (_, other) in alive.items():
+                os.close(process)
+                os.close(other.descriptor)
+            return json.loads(data), teller
+        alive[os.pidfd_open(pid)] = pid, teller
+        teller("pid", pid)
 
 
 def begin(request: dict[str, Any], teller: Teller) -> int:

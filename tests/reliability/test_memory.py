@@ -70,6 +70,7 @@ class Cramped:
         monkeypatch.setattr(Program, "__call__", self._run, raising=False)
         monkeypatch.setattr("headstart.extract.base.load_base", self._load)
         monkeypatch.setattr("headstart.extract.weights.find_weights", fakes.fake_find_weights)
+        monkeypatch.setattr("headstart.extract.layers.MIN_SIZE", 1)
 
     def _load(self, weights: Any, *, size: int, batch_size: int, **_: Any) -> Base:
         self._fake = fakes.FakeBase(weights, size=size, layers=("mixed7",))
