@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from headstart.cache import Filling, Rows, Spec, Store, _files, pack, verify
-from headstart.errors import CorruptStoreError, SpecMismatchError, StoreError
+from headstart.errors import CorruptStoreError, ImageMemoryError, SpecMismatchError, StoreError
+from headstart.extract.decode import decode
 from headstart.extract.pipeline import Writer
 from reliability import lab, tasks
 
@@ -297,3 +298,27 @@ def test_interrupt_at_any_time_says_what_is_kept(
             patch.setattr(where, stop)
             with pytest.raises(InterruptedRunError, match=rf"{text} in .*run the same command"):
                 fill_store(data, store, Settings(size=lab.SIZE))
+
+
+def test_picture_that_found_no_memory_is_tried_again(
+    fake_base: None, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is left out of one run, not for ever: the next one computes it, and nothing else."""
+    from headstart.extract import Settings, fill_store
+
+    unlucky = (data / "cat" / "0003.png").read_bytes()
+
+    def short(content: bytes, *rest: Any, **options: Any) -> Any:
+        if content == unlucky:
+            raise ImageMemoryError("no memory for it now")
+        return decode(content, *rest, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("headstart.extract.pipeline.decode", short)
+        _, summary = fill_store(data, tmp_path / "store", Settings(size=lab.SIZE))
+    assert [(one.path, one.reason) for one in summary.left_out] == [
+        ("cat/0003.png", "no memory for it now")
+    ]
+    _, summary = fill_store(data, tmp_path / "store", Settings(size=lab.SIZE))
+    assert (summary.computed, summary.left_out) == (1, ())
+    lab.check(tmp_path / "store", data)
