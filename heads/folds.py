@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     Folds = list[tuple[Int, Int]]
 
 
+#: Groups to rows above which groups are stratified instead of rows: most are single rows, and to
+#: go through them one by one, as StratifiedGroupKFold does, takes longer than to train a head.
+_MOSTLY_ALONE = 0.7
+
+
 def grouped_folds(codes: Int, groups: NDArray[Any] | None, n_splits: int, seed: int) -> Folds:
     """Return stratified folds ``[(train, test), ...]`` that keep groups whole.
 
@@ -43,10 +48,12 @@ def grouped_folds(codes: Int, groups: NDArray[Any] | None, n_splits: int, seed: 
             f"{n_splits} folds need 2 or more folds and {n_splits} different rows of every class; "
             f"class {smallest} has {fewest}"
         )
-    numbers = None if groups is None else np.unique(groups, return_inverse=True)[1]
-    if numbers is None or len(np.unique(numbers)) == len(codes):
-        splitter = StratifiedKFold(n_splits, shuffle=True, random_state=seed)
-        return list(splitter.split(codes, codes))
+    each = np.arange(len(codes)) if groups is None else groups
+    _, first, numbers = np.unique(each, return_index=True, return_inverse=True)
+    if len(first) > _MOSTLY_ALONE * len(codes) and np.bincount(codes[first]).min() >= n_splits:
+        one_each = StratifiedKFold(n_splits, shuffle=True, random_state=seed)
+        held = [np.isin(numbers, test) for _, test in one_each.split(first, codes[first])]
+        return [(np.flatnonzero(~test), np.flatnonzero(test)) for test in held]
     grouped = StratifiedGroupKFold(n_splits, shuffle=True, random_state=seed)
     return list(grouped.split(codes, codes, numbers))
 

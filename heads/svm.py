@@ -99,11 +99,11 @@ class SVMHead(Head):
         inner = rows.X @ rows.X.T
         kernels = {width: self._kernel(inner, np.diag(inner), width) for width in self._widths()}
         folds = self._folds(rows)
-        C, self.gamma_ = self._choose(kernels, rows, folds)
+        C, self.gamma_, held = self._choose(kernels, rows, folds)
         self.chosen_ = {"C": C} if self.gamma_ is None else {"C": C, "gamma": self.gamma_}
         K = kernels[self.gamma_]
         self.svc_ = self._svc(C, rows).fit(K, rows.codes, rows.sample_weight)
-        self.calibrated_ = self._calibration(K, rows, C, folds)
+        self.calibrated_ = self._calibration(K, rows, C, folds, held)
         return self
 
     def decision_function(self, X: ArrayLike) -> Float:
@@ -153,21 +153,32 @@ class SVMHead(Head):
 
     def _choose(
         self, kernels: dict[float | None, Float], rows: Training, folds: Folds
-    ) -> tuple[float, float | None]:
-        """Return the penalty and the width with the highest mean accuracy."""
+    ) -> tuple[float, float | None, list[Float]]:
+        """Return the penalty and the width with the highest mean accuracy.
+
+        And the decision values of each held-out fold there; none if nothing had to be chosen.
+        """
         penalties = sorted({float(C) for C in np.atleast_1d(self.C)})
         grid = list(product(penalties, kernels))
         if len(grid) == 1 or not folds:
-            return min(grid, key=lambda pair: abs(np.log(pair[0])))
+            return *min(grid, key=lambda pair: abs(np.log(pair[0]))), []
         tasks = [(kernels[width], rows, penalties, fold) for fold in folds for width in kernels]
-        scores = np.reshape(parallel(self._accuracies, tasks), (len(folds), len(kernels), -1))
-        return grid[best(scores.transpose(0, 2, 1).reshape(len(folds), -1))]
+        judged = parallel(self._judge, tasks)
+        scores = np.reshape(
+            [accuracies for accuracies, _ in judged], (len(folds), len(kernels), -1)
+        )
+        chosen = best(scores.transpose(0, 2, 1).reshape(len(folds), -1))
+        penalty, width = divmod(chosen, len(kernels))
+        return *grid[chosen], [values[penalty] for _, values in judged[width :: len(kernels)]]
 
-    def _accuracies(self, task: tuple[Float, Training, list[float], Fold]) -> list[float]:
-        """Return the accuracy of each penalty, ascending, on one held-out fold."""
+    def _judge(
+        self, task: tuple[Float, Training, list[float], Fold]
+    ) -> tuple[list[float], list[Float]]:
+        """Return the accuracy and decision values of each penalty, ascending, on one fold."""
         K, rows, penalties, (train, test) = task
         inside, against = K[np.ix_(train, train)], K[np.ix_(test, train)]
-        result: list[float] = []
+        accuracies: list[float] = []
+        values: list[Float] = []
         bounded = True
         for C in penalties:
             if bounded:  # else no row was at its bound: a larger one changes nothing
@@ -175,16 +186,19 @@ class SVMHead(Head):
                 machine.fit(inside, rows.codes[train], rows.sample_weight[train])
                 bounded = np.abs(machine.dual_coef_).max() >= 0.999 * C * rows.weight[train].min()
                 accuracy = float((machine.predict(against) == rows.codes[test]).mean())
-            result.append(accuracy)
-        return result
+                decided = machine.decision_function(against).reshape(len(test), -1)
+            accuracies.append(accuracy)
+            values.append(decided)
+        return accuracies, values
 
     def _calibration(
-        self, K: Float, rows: Training, C: float, folds: Folds
+        self, K: Float, rows: Training, C: float, folds: Folds, held: list[Float]
     ) -> CalibratedClassifierCV | None:
         """Return sigmoids fitted to decision values of rows that were held out."""
         if folds and len(np.unique(np.concatenate([test for _, test in folds]))) < len(K):
             # Folds that were given need not cover every row.
             folds = inner_folds(rows.codes, rows.groups, 5, self.random_state, rows.used)
+            held = []
         if not folds:
             return None
 
@@ -195,12 +209,12 @@ class SVMHead(Head):
             decided: Float = machine.decision_function(K[np.ix_(test, train)])
             return decided.reshape(len(test), -1)
 
-        parts = parallel(values, folds)
-        held = np.empty((len(K), parts[0].shape[1]))
+        parts = held or parallel(values, folds)
+        every = np.empty((len(K), parts[0].shape[1]))
         for (_, test), part in zip(folds, parts, strict=True):
-            held[test] = part
+            every[test] = part
         calibrated = CalibratedClassifierCV(_Decided(), cv=folds, ensemble=False)
-        return calibrated.fit(held, rows.codes, sample_weight=rows.sample_weight)
+        return calibrated.fit(every, rows.codes, sample_weight=rows.sample_weight)
 
     def _svc(self, C: float, rows: Training) -> SVC:
         weight = dict(enumerate(rows.class_weight))

@@ -12,18 +12,30 @@ from headstart.heads.folds import best, fewest_groups, grouped_folds, inner_fold
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.integers(2, 4), st.integers(0, 10**6))
-def test_no_group_is_on_both_sides(n_splits: int, seed: int) -> None:
-    """Each row is tested once, and never with a row of its group in training."""
+@given(st.integers(2, 4), st.integers(0, 10**6), st.sampled_from([25, 120, 600]))
+def test_no_group_is_on_both_sides(n_splits: int, seed: int, most: int) -> None:
+    """Each row is tested once, and never with a row of its group in training.
+
+    Be the groups many rows each, or mostly single rows, some of two classes.
+    """
     rng = np.random.default_rng(seed)
-    groups = rng.integers(0, 25, 60)
-    codes = groups % 2
+    groups = rng.integers(0, most, 60)
+    codes = np.where(rng.random(60) < 0.1, 1 - groups % 2, groups % 2)
     if fewest_groups(codes, groups)[0] < n_splits:
         return
     folds = grouped_folds(codes, groups, n_splits, seed)
     assert np.array_equal(np.sort(np.concatenate([test for _, test in folds])), np.arange(60))
     for train, test in folds:
         assert not set(groups[train]) & set(groups[test])
+
+
+def test_classes_have_their_share_of_every_fold() -> None:
+    """Where most rows are alone, folds are as stratified as those of single rows."""
+    codes = np.repeat([0, 1], [90, 30])
+    groups = np.arange(120)
+    groups[5], groups[100] = groups[4], groups[101]
+    for _, test in grouped_folds(codes, groups, 5, 0):
+        assert np.abs(np.bincount(codes[test]) - [18, 6]).max() <= 1
 
 
 def test_the_same_seed_gives_the_same_folds() -> None:
