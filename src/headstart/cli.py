@@ -169,7 +169,13 @@ def _pack(*, store: str, file: str, quiet: bool, json: str | None) -> int:
 
 
 def _compare(
-    *, store: str, quiet: bool, json: str | None, curve: bool = False, **options: Any
+    *,
+    store: str,
+    quiet: bool,
+    json: str | None,
+    curve: bool = False,
+    fail_under: float = 0.0,
+    **options: Any,
 ) -> int:
     from headstart.cache import Store
     from headstart.heads import compare
@@ -188,7 +194,15 @@ def _compare(
         _say(["", str(found)], quiet=quiet)
         content["curve"] = found.to_dict()
     _write_json(json, content)
-    return 0
+    return _judged(comparison.heads[0].accuracy, fail_under)
+
+
+def _judged(best: float, fail_under: float) -> int:
+    """Return the exit code of the best accuracy under a bar the user set."""
+    if best >= fail_under:
+        return 0
+    print(f"headstart: the best accuracy is {best:.3f}, below {fail_under:g}", file=sys.stderr)
+    return 1
 
 
 def _train(*, store: str, file: str, quiet: bool, json: str | None, **options: Any) -> int:
@@ -241,7 +255,15 @@ def _sweep(*, data: str, quiet: bool, json: str | None, **options: Any) -> int:
     return 0
 
 
-def _bench(*, data: str, folder: str, quiet: bool, json: str | None, **options: Any) -> int:
+def _bench(
+    *,
+    data: str,
+    folder: str,
+    quiet: bool,
+    json: str | None,
+    fail_under: float = 0.0,
+    **options: Any,
+) -> int:
     from headstart.bench import bench
     from headstart.extract import Settings
 
@@ -251,7 +273,7 @@ def _bench(*, data: str, folder: str, quiet: bool, json: str | None, **options: 
         found = bench(data, folder, settings, progress=bars, **options)
     _say([str(found)], quiet=quiet)
     _write_json(json, found.to_dict())
-    return 0
+    return _judged(found.summaries()[0].accuracy, fail_under)
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -276,6 +298,7 @@ def _number(kind: Callable[[str], float], holds: Callable[[float], bool], expect
 
 _share = _number(float, lambda value: 0 <= value < 1, "a share from 0 to below 1")
 _count = _number(int, lambda value: value >= 1, "a whole number of 1 or more")
+_bar = _number(float, lambda value: 0 < value <= 1, "an accuracy above 0 and up to 1")
 _folds = _number(int, lambda value: value >= 2, "a whole number of 2 or more")
 _seed = _number(int, lambda value: 0 <= value < 2**32, "a whole number from 0 to 4294967295")
 
@@ -498,6 +521,9 @@ def _add_compare(verb: argparse.ArgumentParser) -> None:
         help="weigh classes by their inverse frequency (default: all rows alike)",
     )
     verb.add_argument(
+        "--fail-under", type=_bar, metavar="ACCURACY", help="exit 1 if nothing is this accurate"
+    )
+    verb.add_argument(
         "--curve",
         action="store_true",
         help="also train on a sixteenth, an eighth, ... of the training rows: what more pictures "
@@ -615,6 +641,9 @@ def _add_bench(verb: argparse.ArgumentParser) -> None:
         "--no-scratch", dest="scratch", action="store_false", help="no network from scratch"
     )
     verb.add_argument("--seeds", type=_count, help="how many (default: 3)")
+    verb.add_argument(
+        "--fail-under", type=_bar, metavar="ACCURACY", help="exit 1 if nothing is this accurate"
+    )
     verb.add_argument("--epochs", type=_count, help="for fine-tuning, at most (default: 5)")
     verb.add_argument(
         "--train-bn",

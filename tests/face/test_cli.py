@@ -105,6 +105,11 @@ def test_the_whole_way(pets: Path, tmp_path: Path, capsys: pytest.CaptureFixture
         assert {head["head"] for head in read()["heads"]} == {"logreg", "svm"}
         assert read()["rows"] == 20
     assert "logreg" in capsys.readouterr().out
+    for bar, status in (("1", 1), ("0.01", 0)):
+        best = read()["heads"][0]["accuracy"]
+        assert best < 1
+        assert cli.main([*command, "--fail-under", bar]) == status
+        assert ("the best accuracy is" in capsys.readouterr().err) == bool(status)
     assert cli.main([*command, "--curve"]) == 0
     assert [p["rows"] for p in read()["curve"]["points"]] == [4, 8, 16] * 2
     assert "last doubling" in capsys.readouterr().out
