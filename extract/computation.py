@@ -14,7 +14,7 @@ from headstart.extract.weights import is_name
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from headstart.cache import Filling, Progress, Spec
+    from headstart.cache import Filling, Progress, RowId, Spec
     from headstart.extract.base import Base
     from headstart.extract.plan import Plan, Settings
     from headstart.extract.run import Speed
@@ -75,6 +75,10 @@ class Computation:
         self._filling, self._plan, self._spec = filling, plan, spec
         self._speed, self._on_error, self._progress = speed, on_error, progress
         self.total, self._done = len(plan.to_compute), 0
+        passes: dict[str, set[RowId]] = {}
+        for name, (_, pool) in plan.cuts.items():
+            passes.setdefault(pool, set()).update(plan.missing[name])
+        self._steps = sum(map(len, passes.values()))
         self.outcome = Outcome()
         self.remembered = remembered
 
@@ -153,4 +157,4 @@ class Computation:
         self._done += count
         if self._progress is not None:
             stage = f"extracting (limited by {limit})" if limit else "extracting"
-            self._progress(stage, self._done, self.total)
+            self._progress(stage, self._done, self._steps)

@@ -206,7 +206,8 @@ class Benchmark:
         pairs = [(one, theirs[one.seed]) for one in best if one.seed in theirs]
         if self._many() and len(pairs) > 1:
             differences = np.array([one.accuracy - two.accuracy for one, two in pairs])
-            return metrics.corrected_t(differences, 1 / (FOLDS - 1))
+            row = 1 / len(pairs[0][0].right)
+            return metrics.corrected_t(differences, 1 / (FOLDS - 1), resolution=row)
         return metrics.mcnemar(*(_mostly(side) for side in zip(*pairs, strict=True)))
 
 

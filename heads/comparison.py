@@ -14,7 +14,7 @@ from sklearn.base import clone
 from headstart.errors import HeadError
 from headstart.heads import table
 from headstart.heads.evaluation import HeadResult, evaluate, test_name, with_p_values
-from headstart.heads.forms import Forms, described
+from headstart.heads.forms import Form, Forms, described
 from headstart.heads.registry import make_head, make_streamed
 from headstart.heads.rows import FeatureRows
 from headstart.heads.splits import labelled_rows, protocol
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from headstart.heads.base import ClassWeight
     from headstart.heads.gram import Progress
 
+DEFAULT_HEADS = ("logreg", "svm", "dense")
 #: Folds in which hyperparameters are chosen, inside the training part of each outer fold.
 _INNER = 3
 
@@ -94,7 +95,7 @@ class Comparison:
 
 def compare(
     store: Store,
-    heads: Sequence[str | Any] = ("logreg", "svm", "dense"),
+    heads: Sequence[str | Any] = DEFAULT_HEADS,
     *,
     layer: str | None = None,
     pool: Pool = "none",
@@ -158,14 +159,15 @@ def compare(
     split = protocol(store, rows, cv=cv, seed=seed, grouped=group_by is not None)
     source = FeatureRows(store, layer, rows.numbers, pool)
     forms = Forms(source, plain=plain, max_memory=max_memory, progress=progress)
-    make = partial(make_streamed, max_memory=max_memory) if forms.streamed else make_head
-    options = {
-        "random_state": seed,
-        "class_weight": class_weight,
-        "plain": plain or None,
-        "cv": _INNER if len(split.splits) > 1 else None,
-    }
-    entries = [(name, head, forms.of(name, head)) for name, head in _named(heads, make, options)]
+    entries = prepared(
+        heads,
+        forms,
+        max_memory=max_memory,
+        random_state=seed,
+        class_weight=class_weight,
+        plain=plain or None,
+        cv=_INNER if len(split.splits) > 1 else None,
+    )
     results = [
         evaluate(name, head, form, rows=rows, splits=split.splits, progress=progress)
         for name, head, form in entries
@@ -194,6 +196,29 @@ def compare(
 def _rank(result: HeadResult) -> tuple[float, float]:
     """Sort by accuracy, then by log loss; heads without probabilities come last."""
     return -result.accuracy, np.inf if result.log_loss is None else result.log_loss
+
+
+def prepared(
+    heads: Sequence[str | Any], forms: Forms, *, max_memory: int | None, **options: Any
+) -> list[tuple[str, Any, Form]]:
+    """Return for each entry its name, a new classifier and the form of the rows it is given.
+
+    Parameters
+    ----------
+    heads : sequence of str or scikit-learn classifier
+    forms : Forms
+    max_memory : int, optional
+        For heads that read rows from the store.
+    **options
+        Parameters for those of our heads that have them; None leaves a head's own.
+
+    Raises
+    ------
+    HeadError
+        If a head is unknown, or needs features that do not fit in memory.
+    """
+    make = partial(make_streamed, max_memory=max_memory) if forms.streamed else make_head
+    return [(name, head, forms.of(name, head)) for name, head in _named(heads, make, options)]
 
 
 def _named(

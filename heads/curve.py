@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headstart.errors import HeadError
-from headstart.heads import metrics
+from headstart.heads.comparison import DEFAULT_HEADS, prepared
 from headstart.heads.evaluation import evaluate
 from headstart.heads.forms import Forms
-from headstart.heads.registry import make_head, make_streamed
 from headstart.heads.rows import FeatureRows
 from headstart.heads.splits import labelled_rows, protocol
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
     from headstart.cache import Progress, Store
     from headstart.cache.store import Pool
+    from headstart.heads.base import ClassWeight
     from headstart.heads.folds import Folds
 
     Int = NDArray[np.int64]
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 #: Shares of the training rows.
 SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
 _FEWEST = 2  # rows of each class
+_INNER = 3  # folds in which hyperparameters are chosen, inside each training part
 
 
 @dataclass(frozen=True)
@@ -56,13 +57,13 @@ class Point:
 
 @dataclass(frozen=True)
 class Curve:
-    """Accuracy against training rows; printing it gives the table."""
+    """Accuracy against training rows, fewest first; printing it gives the table."""
 
     points: tuple[Point, ...]
     protocol: str
 
     def gain(self, head: str) -> float:
-        """Return what the last doubling of the rows has bought a head, in accuracy."""
+        """Return what the last step to more rows has bought a head, in accuracy."""
         mine = [point.accuracy for point in self.points if point.head == head]
         return mine[-1] - mine[-2] if len(mine) > 1 else 0.0
 
@@ -78,7 +79,7 @@ class Curve:
         heads = list(dict.fromkeys(point.head for point in self.points))
         sizes = sorted({point.rows for point in self.points})
         found = {(point.head, point.rows): f"{point.accuracy:.3f}" for point in self.points}
-        cells = [["rows", *(f"{size:,}" for size in sizes), "last doubling"]]
+        cells = [["rows", *(f"{size:,}" for size in sizes), "last step"]]
         cells += [
             [head, *(found.get((head, size), "-") for size in sizes), f"{self.gain(head):+.3f}"]
             for head in heads
@@ -92,13 +93,16 @@ class Curve:
 
 def learning_curve(
     store: Store,
-    heads: Sequence[str] = ("logreg", "svm"),
+    heads: Sequence[str | Any] = DEFAULT_HEADS,
     *,
     layer: str | None = None,
     pool: Pool = "none",
     cv: int | None = None,
     seed: int = 0,
+    class_weight: ClassWeight = None,
     group_by: str | ArrayLike | None = None,
+    plain: bool = False,
+    max_memory: int | None = None,
     shares: Sequence[float] = SHARES,
     progress: Progress | None = None,
 ) -> Curve:
@@ -110,9 +114,8 @@ def learning_curve(
     Parameters
     ----------
     store : Store
-    heads : sequence of str
-        Names of heads.
-    layer, pool, cv, seed, group_by
+    heads : sequence of str or scikit-learn classifier
+    layer, pool, cv, seed, class_weight, group_by, plain, max_memory
         As for `compare`.
     shares : sequence of float
         Of the training rows, rising.
@@ -127,21 +130,30 @@ def learning_curve(
     rows = labelled_rows(store, group_by)
     split = protocol(store, rows, cv=cv, seed=seed, grouped=group_by is not None)
     source = FeatureRows(store, layer, rows.numbers, pool)
-    forms = Forms(source, plain=False, max_memory=None, progress=progress)
+    forms = Forms(source, plain=plain, max_memory=max_memory, progress=progress)
+    entries = prepared(
+        heads,
+        forms,
+        max_memory=max_memory,
+        random_state=seed,
+        class_weight=class_weight,
+        plain=plain or None,
+        cv=_INNER,
+    )
     parts = [part for share in shares if (part := _part(split.splits, rows.codes, share, seed))]
     if not parts:
         raise HeadError("a learning curve needs two training rows of every class or more")
     points: list[Point] = []
-    for name in heads:
-        head = make_streamed(name, max_memory=None) if forms.streamed else make_head(name)
+    steps = len(entries) * len(parts)
+    for name, head, form in entries:
         for part in parts:
             if progress is not None:
-                progress("learning curve", len(points), len(heads) * len(parts))
-            found = evaluate(name, head, forms.of(name, head), rows=rows, splits=part)
+                progress("learning curve", len(points), steps)
+            found = evaluate(name, head, form, rows=rows, splits=part)
             trained = round(float(np.mean([len(train) for train, _ in part])))
-            right = int(found.right.sum())
-            interval = metrics.wilson(right, len(found.right))
-            points.append(Point(name, trained, found.accuracy, interval, found.fit_seconds))
+            points.append(Point(name, trained, found.accuracy, found.ci95, found.fit_seconds))
+    if progress is not None:
+        progress("learning curve", steps, steps)
     return Curve(tuple(points), split.words)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from headstart._keras import import_keras
+from headstart.errors import HeadError
 from headstart.heads.base import Head, softmax
 from headstart.heads.folds import fewest_groups, grouped_folds
 from headstart.heads.rowspace import RowSpace
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from headstart.heads.base import ClassWeight, Training
     from headstart.heads.folds import Int
+    from headstart.heads.stack import Trained
 
     Single = NDArray[np.float32]
 
@@ -137,7 +139,7 @@ class DenseHead(Head):
             *self._held_out(rows),
         )
         trained = train(examples, networks, Schedule(batch, self.epochs, self.patience), progress)
-        chosen = int(np.argmin([result.loss for result in trained]))
+        chosen = _best(trained)
         settings = [
             {**vars(network), "epochs": r.epoch}
             for network, r in zip(networks, trained, strict=True)
@@ -186,3 +188,17 @@ class DenseHead(Head):
             everything = np.arange(len(rows.codes))
             return everything, everything
         return grouped_folds(rows.codes, rows.groups, n_splits, self.random_state)[0]
+
+
+def _best(trained: list[Trained]) -> int:
+    """Return the number of the network with the lowest loss among those whose weights are kept.
+
+    Raises
+    ------
+    HeadError
+        If training has led nowhere.
+    """
+    kept = [n for n, result in enumerate(trained) if result.weights]
+    if not kept:
+        raise HeadError("training diverged: use a smaller learning_rate")
+    return min(kept, key=lambda n: trained[n].loss)

@@ -244,4 +244,5 @@ def _p_value(leader: HeadResult, other: HeadResult, splits: Folds) -> float:
     if len(splits) == 1:
         return metrics.mcnemar(leader.right, other.right)
     differences = np.subtract(leader.accuracy_by_fold, other.accuracy_by_fold)
-    return metrics.corrected_t(differences, 1 / (len(splits) - 1))
+    row = len(splits) / len(leader.right)
+    return metrics.corrected_t(differences, 1 / (len(splits) - 1), resolution=row)

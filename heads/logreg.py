@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
 #: How far, in units of the tolerance, the last fit's objective may be above the smallest one; by a
 #: cautious estimate, which in practice is ten times too high.
-_GAP = 100
+_GAP = 10
 
 
 class LogisticHead(Head):
@@ -42,7 +42,7 @@ class LogisticHead(Head):
     class_weight : dict or "balanced", optional
     tol : float
         Largest entry of the gradient of the mean loss at which a fit stops, as in scikit-learn;
-        the last fit goes on until its objective is within a hundred times this share of the
+        the last fit goes on until its objective is within ten times this share of the
         smallest one too, by a cautious estimate.
     max_iter : int
     random_state : int

@@ -82,7 +82,7 @@ def mcnemar(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
     return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
 
 
-def corrected_t(differences: Float, test_share: float) -> float:
+def corrected_t(differences: Float, test_share: float, *, resolution: float) -> float:
     """Return the p-value that folds differ by chance only (Nadeau & Bengio's corrected t).
 
     Parameters
@@ -91,9 +91,13 @@ def corrected_t(differences: Float, test_share: float) -> float:
         Of the accuracies in each fold.
     test_share : float
         Rows held out, over rows trained on.
+    resolution : float
+        What one row of a fold is worth. Differences are not taken to vary by less, since a few
+        folds that happen to agree do not show that there is no chance in them.
     """
     folds = len(differences)
-    spread = float(differences.var(ddof=1)) * (1 / folds + test_share)
+    variance = max(float(differences.var(ddof=1)), resolution**2)
+    spread = variance * (1 / folds + test_share)
     if spread == 0:
         return 1.0 if differences.mean() == 0 else 0.0
     return float(2 * t.sf(abs(differences.mean()) / np.sqrt(spread), folds - 1))

@@ -104,8 +104,8 @@ def protocol(store: Store, rows: Labelled, *, cv: int | None, seed: int, grouped
     if fewest < wanted:
         raise HeadError(
             f"class {store.classes[smallest]} has {fewest} different pictures"
-            f"{' or groups' if grouped else ''}, too few for {wanted} folds: add pictures, or use "
-            f"--cv {max(fewest, 2)}"
+            f"{' or groups' if grouped else ''}, too few for {wanted} folds: add pictures"
+            + (f", or use --cv {fewest}" if fewest > 1 else "")
         )
     folds = grouped_folds(rows.codes, rows.groups, wanted, seed)
     measured = [(train, test[rows.first_view[test]]) for train, test in folds]
@@ -138,9 +138,10 @@ def _groups(store: Store, group_by: ArrayLike | None) -> Int:
     given = _column(store, group_by) if isinstance(group_by, str) else np.asarray(group_by)
     if given.shape != (len(store),):
         raise HeadError(f"group_by needs one value per row ({len(store)}); found {given.shape}")
-    others = np.unique(given, return_inverse=True)[1].ravel() + pictures.max() + 1
+    named = np.array([str(value) not in ("", "None", "nan", "NaT") for value in given.tolist()])
+    texts = np.array([str(value) for value in given.tolist()])
+    others = np.unique(texts, return_inverse=True)[1].ravel() + pictures.max() + 1
     size = int(others.max()) + 1
-    named = given != "" if given.dtype.kind == "U" else np.ones(len(given), dtype=bool)
     links = (np.ones(int(named.sum())), (pictures[named], others[named]))
     part = connected_components(coo_array(links, shape=(size, size)), directed=False)[1]
     groups: Int = part[pictures].astype(np.int64)

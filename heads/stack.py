@@ -7,6 +7,8 @@ each of its backends. This module imports Keras: import it inside the function t
 
 from __future__ import annotations
 
+import contextlib
+import random
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,7 @@ import numpy as np
 from keras import ops
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -93,24 +95,24 @@ def train(
     batch = -(-len(rows.chosen) // steps)
     order = np.resize(rows.chosen, steps * batch)
     counted = weight[order] * (np.arange(len(order)) < len(rows.chosen))
-    keras.utils.set_random_seed(networks[0].seed)
-    model = Stack(rows.X, networks, outputs)
-    model.compile(
-        optimizer=FusedAdam(1.0, epsilon=1e-12),
-        loss=_sigmoid_loss if outputs == 1 else _softmax_loss,
-        jit_compile=_compiled(),
-        steps_per_execution=steps,
-    )
-    watch = Watch(held[:, None], codes[held], weight[held], schedule, progress)
-    model.fit(
-        order[:, None],
-        codes[order, None, None].astype(np.int32),
-        sample_weight=counted.astype(np.float32),
-        batch_size=batch,
-        epochs=schedule.epochs,
-        callbacks=[watch],
-        verbose=0,
-    )
+    with _seeded(networks[0].seed):
+        model = Stack(rows.X, networks, outputs)
+        model.compile(
+            optimizer=FusedAdam(1.0, epsilon=1e-12),
+            loss=_sigmoid_loss if outputs == 1 else _softmax_loss,
+            jit_compile=_compiled(),
+            steps_per_execution=steps,
+        )
+        watch = Watch(held[:, None], codes[held], weight[held], schedule, progress)
+        model.fit(
+            order[:, None],
+            codes[order, None, None].astype(np.int32),
+            sample_weight=counted.astype(np.float32),
+            batch_size=batch,
+            epochs=schedule.epochs,
+            callbacks=[watch],
+            verbose=0,
+        )
     return watch.best
 
 
@@ -253,31 +255,48 @@ def train_on_batches(
         Return the training batches, shuffled, and the held-out ones.
     """
     outputs = 1 if shape[1] == 2 else shape[1]
-    keras.utils.set_random_seed(network.seed)
-    model = keras.Sequential(
+    with _seeded(network.seed):
+        model = _plain(shape[0], network, outputs)
+        model.compile(
+            optimizer=keras.optimizers.Adam(network.learning_rate),
+            loss=_sigmoid_loss if outputs == 1 else _softmax_loss,
+            jit_compile=_compiled(),
+        )
+        best = Trained(tuple(model.get_weights()), np.inf, 0)
+        for epoch in range(1, schedule.epochs + 1):
+            for X, codes, weight in batches():
+                model.train_on_batch(X, codes[:, None, None].astype(np.int32), sample_weight=weight)
+            loss = _held_loss(model, held())
+            if loss < best.loss:
+                best = Trained(tuple(model.get_weights()), loss, epoch)
+            if epoch - best.epoch >= schedule.patience:
+                break
+    return best
+
+
+def _plain(features: int, network: Network, outputs: int) -> Any:
+    """Return one network by itself."""
+    return keras.Sequential(
         [
-            keras.Input((shape[0],)),
+            keras.Input((features,)),
             keras.layers.Dense(network.units, activation="relu"),
             keras.layers.Dropout(network.dropout),
             keras.layers.Dense(outputs),
             keras.layers.Reshape((1, outputs)),
         ]
     )
-    model.compile(
-        optimizer=keras.optimizers.Adam(network.learning_rate),
-        loss=_sigmoid_loss if outputs == 1 else _softmax_loss,
-        jit_compile=_compiled(),
-    )
-    best = Trained(tuple(model.get_weights()), np.inf, 0)
-    for epoch in range(1, schedule.epochs + 1):
-        for X, codes, weight in batches():
-            model.train_on_batch(X, codes[:, None, None].astype(np.int32), sample_weight=weight)
-        loss = _held_loss(model, held())
-        if loss < best.loss:
-            best = Trained(tuple(model.get_weights()), loss, epoch)
-        if epoch - best.epoch >= schedule.patience:
-            break
-    return best
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Draw what follows from a seed, and leave the user's own random numbers as they were."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the user's
+    try:
+        keras.utils.set_random_seed(seed)
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002
 
 
 def _held_loss(model: Any, held: Iterable[Batch]) -> float:

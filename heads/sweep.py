@@ -100,11 +100,14 @@ class Sweep:
             padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
             yield "  ".join(padded).rstrip()
         yield ""
-        yield "> best accuracy   * worth its bytes: nothing smaller is as accurate"
+        yield (
+            "> highest accuracy here, of many close ones: mind the intervals   "
+            "* worth its bytes: nothing smaller is as accurate"
+        )
         yield (
             f"Extraction of all layers took {self.extract_seconds:.1f} s, once. {_JUDGE}: "
-            f"{self.protocol}, Wilson's interval; ridge: closed-form leave-one-out on the "
-            "training rows."
+            f"{self.protocol}, Wilson's interval; ridge LOO: leave-one-out on "
+            "the training rows at the penalty that is best there, so a little too high."
         )
 
 
@@ -143,6 +146,8 @@ def sweep(
         if progress is not None:
             progress("judging layers", number, len(wanted))
         cuts.append(_judge(store, layer, pool, rows, split))
+    if progress is not None:
+        progress("judging layers", len(wanted), len(wanted))
     return Sweep(
         store=str(store.path),
         rows=len(rows.numbers),

@@ -10,7 +10,6 @@ import json
 import os
 import re
 import sys
-from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -188,9 +187,8 @@ def _compare(
     if curve:
         from headstart.heads.curve import learning_curve
 
-        kept = {k: v for k, v in options.items() if k in signature(learning_curve).parameters}
         with Bars(quiet=quiet) as bars:
-            found = learning_curve(opened, progress=bars, **kept)
+            found = learning_curve(opened, progress=bars, **options)
         _say(["", str(found)], quiet=quiet)
         content["curve"] = found.to_dict()
     _write_json(json, content)

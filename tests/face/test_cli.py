@@ -112,7 +112,7 @@ def test_the_whole_way(pets: Path, tmp_path: Path, capsys: pytest.CaptureFixture
         assert ("the best accuracy is" in capsys.readouterr().err) == bool(status)
     assert cli.main([*command, "--curve"]) == 0
     assert [p["rows"] for p in read()["curve"]["points"]] == [4, 8, 16] * 2
-    assert "last doubling" in capsys.readouterr().out
+    assert "last step" in capsys.readouterr().out
 
 
 @needs_fake_base

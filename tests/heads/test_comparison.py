@@ -243,6 +243,17 @@ def test_groups_of_the_user_are_kept_together_too(
         compare(make_store(features, label), [recorder], group_by=patient[:5])
 
 
+@pytest.mark.parametrize(
+    "missing", [np.array([""] * 60), np.full(60, np.nan), np.array([None, np.nan, ""] * 20, object)]
+)
+def test_missing_groups_group_nothing(make_store: MakeStore, draw: Draw, missing: Any) -> None:
+    """Empty text, NaN and None are no group: no training row is left out for them."""
+    store = make_store(*draw(60), split=(["train"] * 6 + ["validation"] * 4) * 6)
+    found = compare(store, ["ncm"], group_by=missing)
+    assert found.shared_rows_left_out == 0
+    assert found.rows == 60
+
+
 def test_unlabelled_rows_are_left_out(
     make_store: MakeStore, draw: Draw, recorder: Recorder
 ) -> None:

@@ -28,9 +28,9 @@ def test_more_rows_help_where_there_is_something_to_learn(make_store: Make, draw
     assert accuracy[-1] > 0.7
     assert all(low <= p.accuracy <= high for p in found.points for low, high in [p.ci95])
     assert found.gain("logreg") == pytest.approx(accuracy[-1] - accuracy[-2])
-    assert [step for step in told if step[0] == "learning curve"][-1] == ("learning curve", 9, 10)
+    assert [step for step in told if step[0] == "learning curve"][-1] == ("learning curve", 10, 10)
     assert json.loads(json.dumps(found.to_dict()))["points"][0]["rows"] == 12
-    assert str(found).splitlines()[1].split() == ["rows", *map(str, sizes), "last", "doubling"]
+    assert str(found).splitlines()[1].split() == ["rows", *map(str, sizes), "last", "step"]
 
 
 def test_parts_are_stratified_and_nested() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import random
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -142,3 +143,27 @@ def test_one_row_of_a_class_is_enough(rows: Any) -> None:
     assert DenseHead(units=8, epochs=2).fit(X[few], y[few]).predict(X).shape == (150,)
     with pytest.raises(HeadError, match="two classes or more"):
         DenseHead().fit(X, np.zeros(150))
+
+
+def test_training_leaves_the_users_random_numbers_alone(draw: Draw) -> None:
+    """Python's and numpy's global generators go on as if nothing had been trained."""
+    features, label = draw(40)
+    found = []
+    for trains in (False, True):
+        random.seed(5)
+        np.random.seed(5)  # noqa: NPY002 - a user might
+        if trains:
+            DenseHead(units=4, epochs=1).fit(features.reshape(40, -1), label)
+        found.append((random.random(), float(np.random.random())))  # noqa: NPY002
+    assert found[0] == found[1]
+
+
+def test_a_network_without_weights_is_never_chosen() -> None:
+    """Of equal losses the one whose weights were kept is taken; if none was, training diverged."""
+    from headstart.heads.dense import _best
+    from headstart.heads.stack import Trained
+
+    kept = Trained((np.zeros(1, np.float32),), 0.0, 2)
+    assert _best([Trained((), 0.0, 1), kept]) == 1
+    with pytest.raises(HeadError, match="training diverged: use a smaller learning_rate"):
+        _best([Trained((), float("nan"), 1)])

@@ -52,10 +52,15 @@ def test_corrected_t_is_more_careful_than_the_paired_one() -> None:
     a = np.array([0.7, 0.72, 0.69, 0.75, 0.71])
     b = np.array([0.68, 0.7, 0.69, 0.71, 0.7])
     plain = ttest_rel(a, b).pvalue
-    assert metrics.corrected_t(a - b, 0.0) == pytest.approx(plain)
-    assert metrics.corrected_t(a - b, 0.25) > plain
-    assert metrics.corrected_t(np.zeros(5), 0.25) == 1
-    assert metrics.corrected_t(np.full(5, 0.25), 0.25) == 0
+    assert metrics.corrected_t(a - b, 0.0, resolution=0) == pytest.approx(plain)
+    assert metrics.corrected_t(a - b, 0.25, resolution=0) > plain
+    assert metrics.corrected_t(np.zeros(5), 0.25, resolution=0.01) == 1
+    assert metrics.corrected_t(np.full(5, 0.25), 0.25, resolution=0.01) < 1e-4
+
+
+def test_folds_that_happen_to_agree_prove_nothing() -> None:
+    """One row's difference in each of two folds is no difference to speak of."""
+    assert metrics.corrected_t(np.full(2, 1 / 200), 0.25, resolution=1 / 200) > 0.3
 
 
 def test_holm_never_lowers_and_keeps_the_order() -> None:
