@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from functools import singledispatch
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from scipy.special import expit
@@ -49,8 +49,62 @@ def probabilities(classifier: Portable, X: Single) -> Float:
     return softmax(classifier.scores(X))
 
 
+class Expected(NamedTuple):
+    """What an array must be.
+
+    Attributes
+    ----------
+    shape : str
+        A letter for each dimension: ``d`` features, ``k`` classes, ``p`` pairs of them, ``1``;
+        any other stands for one length of at least 1.
+    dtypes : tuple of str
+    """
+
+    shape: str
+    dtypes: tuple[str, ...] = ("float32",)
+
+
+_STORED = ("float16", "float32")
+
+
+class Arrays:
+    """Arrays of which it is known what they must be."""
+
+    layout: ClassVar[dict[str, Expected]]
+
+    def check(self, d: int, k: int) -> None:
+        """Refuse arrays that do not fit `d` features and `k` classes.
+
+        Raises
+        ------
+        HeadError
+            If one has another dtype or shape, no rows, or a number that is not finite.
+        """
+        lengths = {"d": d, "k": k, "p": k * (k - 1) // 2, "1": 1}
+        for name, expected in self.layout.items():
+            _check_array(name, getattr(self, name), expected, lengths)
+
+
+def _check_array(
+    name: str, array: NDArray[Any], expected: Expected, lengths: dict[str, int]
+) -> None:
+    """Refuse an array; note in `lengths` what its free dimensions are."""
+    if array.dtype.name not in expected.dtypes or array.ndim != len(expected.shape):
+        raise HeadError(
+            f"{name} is of {array.dtype} with {array.ndim} dimensions; expected "
+            f"{' or '.join(expected.dtypes)} with {len(expected.shape)}"
+        )
+    for letter, length in zip(expected.shape, array.shape, strict=True):
+        lengths.setdefault(letter, max(length, 1))
+    shape = tuple(lengths[letter] for letter in expected.shape)
+    if array.shape != shape:
+        raise HeadError(f"{name} has shape {array.shape}; expected {shape}")
+    if not np.isfinite(array).all():
+        raise HeadError(f"{name} has numbers that are not finite")
+
+
 @dataclass(frozen=True)
-class Linear:
+class Linear(Arrays):
     """Logits are a linear function of the features.
 
     Attributes
@@ -62,19 +116,19 @@ class Linear:
     weights: Single
     bias: Single
     kind: ClassVar[str] = "linear"
+    layout: ClassVar[dict[str, Expected]] = {
+        "weights": Expected("kd"),
+        "bias": Expected("k"),
+    }
 
     def scores(self, X: Single) -> Float:
         """Return logits ``(m, k)``."""
         logits: Float = (X @ self.weights.T).astype(np.float64) + self.bias
         return logits
 
-    def check(self, d: int, k: int) -> None:
-        """Refuse other shapes."""
-        _expect(weights=(self.weights, (k, d)), bias=(self.bias, (k,)))
-
 
 @dataclass(frozen=True)
-class Layers:
+class Layers(Arrays):
     """One dense layer of relu units, and logits above it.
 
     Attributes
@@ -90,6 +144,12 @@ class Layers:
     outer: Single
     outer_bias: Single
     kind: ClassVar[str] = "layers"
+    layout: ClassVar[dict[str, Expected]] = {
+        "inner": Expected("ud"),
+        "inner_bias": Expected("u"),
+        "outer": Expected("ku"),
+        "outer_bias": Expected("k"),
+    }
 
     def scores(self, X: Single) -> Float:
         """Return logits ``(m, k)``."""
@@ -97,19 +157,9 @@ class Layers:
         logits: Float = (hidden @ self.outer.T).astype(np.float64) + self.outer_bias
         return logits
 
-    def check(self, d: int, k: int) -> None:
-        """Refuse other shapes."""
-        units = len(self.inner_bias)
-        _expect(
-            inner=(self.inner, (units, d)),
-            inner_bias=(self.inner_bias, (units,)),
-            outer=(self.outer, (k, units)),
-            outer_bias=(self.outer_bias, (k,)),
-        )
-
 
 @dataclass(frozen=True)
-class Machines:
+class Machines(Arrays):
     """Support vector machines, one for each pair of classes, with calibrated probabilities.
 
     Attributes
@@ -127,25 +177,21 @@ class Machines:
     slope: Single
     offset: Single
     kind: ClassVar[str] = "machines"
+    layout: ClassVar[dict[str, Expected]] = {
+        "weights": Expected("pd"),
+        "bias": Expected("p"),
+        "slope": Expected("k"),
+        "offset": Expected("k"),
+    }
 
     def scores(self, X: Single) -> Float:
         """Return logits ``(m, k)``."""
         machines = (X @ self.weights.T).astype(np.float64) + self.bias
         return _calibrated(machines, self.slope, self.offset)
 
-    def check(self, d: int, k: int) -> None:
-        """Refuse other shapes."""
-        pairs = k * (k - 1) // 2
-        _expect(
-            weights=(self.weights, (pairs, d)),
-            bias=(self.bias, (pairs,)),
-            slope=(self.slope, (k,)),
-            offset=(self.offset, (k,)),
-        )
-
 
 @dataclass(frozen=True)
-class Kernels:
+class Kernels(Arrays):
     """Support vector machines with the kernel ``exp(-width |x - v|²)``, one for each pair.
 
     Attributes
@@ -166,6 +212,14 @@ class Kernels:
     slope: Single
     offset: Single
     kind: ClassVar[str] = "kernels"
+    layout: ClassVar[dict[str, Expected]] = {
+        "vectors": Expected("sd", _STORED),
+        "dual": Expected("ps"),
+        "bias": Expected("p"),
+        "width": Expected("1"),
+        "slope": Expected("k"),
+        "offset": Expected("k"),
+    }
 
     def scores(self, X: Single) -> Float:
         """Return logits ``(m, k)``."""
@@ -180,20 +234,14 @@ class Kernels:
         return _calibrated(machines, self.slope, self.offset)
 
     def check(self, d: int, k: int) -> None:
-        """Refuse other shapes."""
-        pairs, count = k * (k - 1) // 2, len(self.vectors)
-        _expect(
-            vectors=(self.vectors, (count, d)),
-            dual=(self.dual, (pairs, count)),
-            bias=(self.bias, (pairs,)),
-            width=(self.width, (1,)),
-            slope=(self.slope, (k,)),
-            offset=(self.offset, (k,)),
-        )
+        """Refuse other arrays, and a width that makes far rows near."""
+        super().check(d, k)
+        if self.width[0] <= 0:
+            raise HeadError(f"width must be above 0; found {float(self.width[0])}")
 
 
 @dataclass(frozen=True)
-class Neighbours:
+class Neighbours(Arrays):
     """The nearest of some rows, by angle, vote.
 
     Attributes
@@ -209,6 +257,11 @@ class Neighbours:
     votes: Single
     count: NDArray[np.int64]
     kind: ClassVar[str] = "neighbours"
+    layout: ClassVar[dict[str, Expected]] = {
+        "rows": Expected("nd", _STORED),
+        "votes": Expected("nk"),
+        "count": Expected("1", ("int64",)),
+    }
 
     def scores(self, X: Single) -> Float:
         """Return logarithms of the shares of the votes ``(m, k)``."""
@@ -223,14 +276,12 @@ class Neighbours:
         return logits
 
     def check(self, d: int, k: int) -> None:
-        """Refuse other shapes."""
-        _expect(
-            rows=(self.rows, (len(self.rows), d)),
-            votes=(self.votes, (len(self.rows), k)),
-            count=(self.count, (1,)),
-        )
+        """Refuse other arrays, and votes that elect nobody."""
+        super().check(d, k)
         if self.count[0] < 1:
             raise HeadError(f"count must be 1 or more; found {int(self.count[0])}")
+        if self.votes.min() < 0 or self.votes.max() <= 0:
+            raise HeadError("votes must be 0 or more, and one of them above 0")
 
 
 KINDS: dict[str, type[Any]] = {
@@ -407,9 +458,3 @@ def against_rest(machines: Float, k: int) -> Float:
         votes[:, j] += value <= 0
     values: Float = votes + confidence / (3 * (np.abs(confidence) + 1))
     return values
-
-
-def _expect(**arrays: tuple[NDArray[Any], tuple[int, ...]]) -> None:
-    for name, (array, shape) in arrays.items():
-        if array.shape != shape:
-            raise HeadError(f"{name} has shape {array.shape}; expected {shape}")

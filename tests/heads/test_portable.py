@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,10 @@ from headstart.errors import HeadError
 from headstart.heads import RowSpace
 from headstart.heads.portable import (
     KINDS,
+    Kernels,
+    Layers,
     Linear,
+    Neighbours,
     Trained,
     against_rest,
     arrays_of,
@@ -110,3 +114,46 @@ def test_arrays_come_back_by_name() -> None:
     assert arrays_of(KINDS[form.kind](**arrays_of(form))).keys() == {"weights", "bias"}
     with pytest.raises(HeadError, match=r"weights has shape \(2, 3\); expected \(2, 4\)"):
         form.check(4, 2)
+
+
+def _ones(*shape: int, dtype: str = "float32") -> Any:
+    return np.ones(shape, dtype)
+
+
+#: Forms of 2 classes and 4 features that fit; what is wrong with a forged array, and the answer.
+LINEAR = Linear(_ones(2, 4), _ones(2))
+LAYERS = Layers(_ones(3, 4), _ones(3), _ones(2, 3), _ones(2))
+KERNELS = Kernels(_ones(5, 4), _ones(1, 5), _ones(1), _ones(1), _ones(2), _ones(2))
+NEIGHBOURS = Neighbours(_ones(5, 4), _ones(5, 2), _ones(1, dtype="int64"))
+FORGED: list[tuple[Any, str, Any, str]] = [
+    (LINEAR, "weights", _ones(2, 4, dtype="int64"), "int64 with 2 dimensions; expected float32"),
+    (LINEAR, "weights", _ones(2, 4, dtype="float16"), "weights is of float16"),
+    (LINEAR, "bias", _ones(), "bias is of float32 with 0 dimensions; expected float32 with 1"),
+    (LINEAR, "bias", _ones(2) * np.nan, "bias has numbers that are not finite"),
+    (LAYERS, "inner_bias", _ones(), "inner_bias is of float32 with 0 dimensions"),
+    (LAYERS, "inner_bias", _ones(2), r"inner_bias has shape \(2,\); expected \(3,\)"),
+    (LAYERS, "inner", _ones(0, 4), r"inner has shape \(0, 4\); expected \(1, 4\)"),
+    (KERNELS, "vectors", _ones(), "vectors is of float32 with 0 dimensions"),
+    (KERNELS, "vectors", _ones(5, 4, dtype="int64"), "expected float16 or float32"),
+    (KERNELS, "dual", _ones(1, 6), r"dual has shape \(1, 6\); expected \(1, 5\)"),
+    (KERNELS, "width", -_ones(1), "width must be above 0; found -1.0"),
+    (NEIGHBOURS, "rows", _ones(0, 4), r"rows has shape \(0, 4\); expected \(1, 4\)"),
+    (NEIGHBOURS, "votes", -_ones(5, 2), "votes must be 0 or more"),
+    (NEIGHBOURS, "votes", 0 * _ones(5, 2), "one of them above 0"),
+    (NEIGHBOURS, "count", _ones(1), "count is of float32 with 1 dimensions; expected int64"),
+    (NEIGHBOURS, "count", 0 * _ones(1, dtype="int64"), "count must be 1 or more"),
+]
+
+
+@pytest.mark.parametrize(("form", "name", "array", "words"), FORGED)
+def test_forged_arrays_are_refused_by_name(form: Any, name: str, array: Any, words: str) -> None:
+    """Each array has its dtypes, its dimensions, at least one row, and numbers that can be."""
+    form.check(4, 2)
+    with pytest.raises(HeadError, match=words):
+        replace(form, **{name: array}).check(4, 2)
+
+
+def test_every_array_of_every_form_is_checked() -> None:
+    """A new array cannot be forgotten: the layout names what the form holds, in its order."""
+    for kind in KINDS.values():
+        assert tuple(kind.layout) == tuple(field.name for field in fields(kind))
