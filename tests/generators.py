@@ -23,6 +23,18 @@ def fails(number: int) -> Iterator[int]:
     raise DataError("of no use")
 
 
+def breaks(number: int) -> Iterator[int]:
+    """Yield one number, then raise an error that nobody expects."""
+    yield number
+    raise KeyError("mixed99")
+
+
+def leaves(number: int) -> Iterator[int]:
+    """Yield one number, then end without a word."""
+    yield number
+    os._exit(3)
+
+
 def dies(number: int) -> Iterator[int]:
     """Yield one number, then end as for lack of memory."""
     yield number
