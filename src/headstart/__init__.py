@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from headstart.heads.curve import learning_curve
     from headstart.heads.model import Model
     from headstart.heads.training import train
+    from headstart.heads.transformer import InceptionFeatures
 
 __all__ = [
     "Comparison",
     "HeadstartError",
+    "InceptionFeatures",
     "Model",
     "Spec",
     "Store",
@@ -41,6 +43,7 @@ __all__ = [
 _HOME = {
     "Comparison": "headstart.heads",
     "HeadstartError": "headstart.errors",
+    "InceptionFeatures": "headstart.heads.transformer",
     "Model": "headstart.heads.model",
     "Spec": "headstart.cache",
     "Store": "headstart.cache",
