@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,7 @@ from safetensors.numpy import save
 
 from headstart.cache import Spec
 from headstart.cache.store import pooled
-from headstart.errors import HeadError, ModelError, StoreError
+from headstart.errors import HeadError, LayerError, ModelError, StoreError
 from headstart.heads.portable import KINDS, Portable, arrays_of, probabilities
 
 if TYPE_CHECKING:
@@ -34,7 +35,12 @@ FORMAT, FORMAT_VERSION = "headstart-model", 1
 _KEY = "headstart"  # of the file's metadata
 _MOST_BYTES = 4 << 30
 _MOST_CARD = 16 << 20
-_DTYPES = {np.dtype(name) for name in ("float16", "float32", "int64")}
+_MOST_TEXT = 1000  # characters of anything but a class
+_MOST_SIZE = 4096  # pixels
+_DTYPES = {"F16", "F32", "I64"}
+_UNREADABLE = (SafetensorError, ValueError, TypeError, KeyError, RecursionError, OSError)
+#: What a card calls weights that came from a file: where that lies is nobody else's business.
+A_FILE = "file"
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,8 @@ class Card:
     shape : tuple of int
         Of one picture's features, before that pooling.
     weights : str
-        What the base's weights are called; their digest is in the spec.
+        What the base's weights are called, ``file`` if they have no name; their digest is in the
+        spec.
     max_pixels : int
         Pictures with more are not used.
     classes : tuple of str
@@ -131,12 +138,49 @@ class Card:
         for name, holds in _FIELDS.items():
             if not holds(fields[name]):
                 raise ModelError(f"its card says {name}: {str(fields[name])[:60]!r}")
-        try:
-            spec = Spec.from_json(json.dumps(fields["spec"]))
-        except StoreError as error:
-            raise ModelError(f"its card: {error}") from error
+        spec = _spec(fields["spec"])
         lists = {name: tuple(v) for name, v in fields.items() if isinstance(v, list)}
         return _consistent(cls(**{**fields, **lists, "spec": spec}))
+
+
+def _spec(found: dict[str, Any]) -> Spec:
+    try:
+        spec = Spec.from_json(json.dumps(found))
+    except StoreError as error:
+        raise ModelError(f"its card: {str(error)!r}") from error
+    for name, holds in _SPEC.items():
+        if not holds(getattr(spec, name)):
+            raise ModelError(f"its card says {name}: {str(getattr(spec, name))[:60]!r}")
+    return spec
+
+
+def check_rule(spec: Spec) -> None:
+    """Refuse a spec whose features this version would not make of a picture.
+
+    Raises
+    ------
+    ModelError
+        If it was made by another rule, or no base has such a layer or size.
+    """
+    from headstart.extract.decode import DECODING, RESAMPLING
+    from headstart.extract.layers import check_layers, check_size
+
+    ours = {
+        "architecture": Spec.architecture,
+        "decoding": DECODING,
+        "resampling": RESAMPLING,
+    }
+    for name, value in ours.items():
+        if getattr(spec, name) != value:
+            raise ModelError(
+                f"its features are of {name} {getattr(spec, name)!r}, and this Headstart makes "
+                f"those of {value!r}: extract and train again"
+            )
+    try:
+        check_size(spec.size)
+        check_layers([spec.layer])
+    except LayerError as error:
+        raise ModelError(f"no base makes its features: {error}") from error
 
 
 def _consistent(card: Card) -> Card:
@@ -148,8 +192,13 @@ def _consistent(card: Card) -> Card:
     return card
 
 
-def _is(*kinds: type) -> Any:
-    return lambda value: type(value) in kinds
+def _is(kind: type) -> Any:
+    return lambda value: type(value) is kind
+
+
+def _line(value: Any) -> bool:
+    """Tell whether it is text that a terminal shows as it is."""
+    return type(value) is str and len(value) <= _MOST_TEXT and value.isprintable()
 
 
 def _list_of(kind: type, *, most: int = 1_000_000) -> Any:
@@ -174,20 +223,21 @@ def _counts(value: Any) -> bool:
 
 
 def _plain(value: Any) -> bool:
-    """Tell whether it is an object of numbers and text."""
+    """Tell whether it is an object of finite numbers and text."""
     return isinstance(value, dict) and all(
-        type(v) in (int, float, str) and len(str(v)) < 200 for v in value.values()
+        _line(k) and (_line(v) or type(v) is int or (type(v) is float and math.isfinite(v)))
+        for k, v in value.items()
     )
 
 
 _FIELDS: dict[str, Any] = {
-    "head": _is(str),
+    "head": _line,
     "kind": _one_of(*KINDS),
     "params": _plain,
     "spec": _is(dict),
     "pool": _one_of("none", "avg", "max"),
     "shape": _counts,
-    "weights": _is(str),
+    "weights": _line,
     "max_pixels": lambda value: type(value) is int and value > 0,
     "classes": _list_of(str),
     "rows": _list_of(int),
@@ -195,9 +245,22 @@ _FIELDS: dict[str, Any] = {
     "log_loss": lambda value: type(value) is float and 0 <= value < math.inf,
     "ci95": lambda value: isinstance(value, list) and len(value) == 2 and all(map(_share, value)),
     "majority_accuracy": _share,
-    "measured": _is(str),
-    "created": _is(str),
+    "measured": _line,
+    "created": _line,
     "versions": _plain,
+}
+_SPEC: dict[str, Any] = {
+    "weights": lambda value: re.fullmatch("[0-9a-f]{64}", value) is not None,
+    "architecture": _line,
+    "size": lambda value: 1 <= value <= _MOST_SIZE,
+    "layer": _line,
+    "pool": _one_of("none", "avg", "max"),
+    "decoding": _line,
+    "resampling": _line,
+    "engine": _one_of("keras", "openvino"),
+    "precision": _one_of("float32", "bfloat16"),
+    "dtype": _one_of("float16", "float32"),
+    "augmentation": _line,
 }
 
 
@@ -250,6 +313,8 @@ class Model:
     ----------
     card : Card
     classifier : Portable
+    weights : str
+        Where the base's weights are, by name or path; empty for where the card says.
 
     Examples
     --------
@@ -258,12 +323,12 @@ class Model:
     'cat'
     """
 
-    def __init__(self, card: Card, classifier: Portable) -> None:
+    def __init__(self, card: Card, classifier: Portable, weights: str = "") -> None:
         try:
             classifier.check(card.features, len(card.classes))
         except HeadError as error:
             raise ModelError(str(error)) from error
-        self.card, self.classifier = card, classifier
+        self.card, self.classifier, self.weights = card, classifier, weights
 
     def __repr__(self) -> str:
         """Show what matters."""
@@ -285,18 +350,20 @@ class Model:
             raise ModelError(f"{path} is not a model that can be used: {error}") from error
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the model to a file, whole or not at all.
+        """Write the model to a file, whole or not at all; an older model there is replaced.
 
         Raises
         ------
         ModelError
-            If the path is a folder's, or in none that exists.
+            If the path is a folder's, or in none that exists, or of a file that is no model; if
+            the model is too large to be loaded.
         """
-        target = Path(path)
-        if target.is_dir() or not target.absolute().parent.is_dir():
-            raise ModelError(f"{target}: expected the name of a file in a folder that exists")
-        arrays = {name: _contiguous(array) for name, array in arrays_of(self.classifier).items()}
-        card = json.dumps(self.card.to_dict(), sort_keys=True, allow_nan=False)
+        target = check_target(path)
+        arrays = {name: np.ascontiguousarray(a) for name, a in arrays_of(self.classifier).items()}
+        content = self.card.to_dict()
+        Card.from_dict(content)
+        card = json.dumps(content, sort_keys=True, allow_nan=False)
+        _check_size(card, arrays)
         digest = _digest(card, arrays)
         draft = target.with_name(f".{target.name}.{os.getpid()}")
         try:
@@ -314,11 +381,22 @@ class Model:
 
         They are rounded to the dtype in which the store keeps them, and pooled, as those were
         that the head was trained on.
+
+        Raises
+        ------
+        ModelError
+            If they have another shape, or the model makes no probabilities of them.
         """
-        with np.errstate(over="ignore"):
-            kept = np.asarray(features).astype(self.card.spec.dtype)
-        rows = pooled(kept, self.card.pool)  # type: ignore[arg-type]
-        return probabilities(self.classifier, rows.reshape(len(rows), -1).astype(np.float32))
+        features = np.asarray(features)
+        if features.shape[1:] != self.card.shape:
+            raise ModelError(f"its features have shape {self.card.shape}; found {features.shape}")
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            rows = pooled(features.astype(self.card.spec.dtype), self.card.pool)  # type: ignore[arg-type]
+            flat = rows.reshape(len(rows), -1).astype(np.float32)
+            found = probabilities(self.classifier, flat)
+        if not np.isfinite(found).all():
+            raise ModelError("it gives a picture probabilities that are no numbers")
+        return found
 
     def predict(
         self,
@@ -343,7 +421,7 @@ class Model:
         WeightsError
             If the base's weights cannot be had.
         ModelError
-            If they are not those the model was trained on.
+            If they are not those the model was trained on, or this version makes other features.
         """
         return list(self.stream(pictures, workers=workers, progress=progress))
 
@@ -386,8 +464,10 @@ class Model:
         from headstart.extract.weights import find_weights
 
         spec = self.card.spec
+        check_rule(spec)
+        name = self._weights_name()
         base = load_base(
-            find_weights(self.card.weights),
+            find_weights(name),
             size=spec.size,
             layers=[spec.layer],
             pool=spec.pool,
@@ -397,18 +477,73 @@ class Model:
         if base.digest != spec.weights:
             raise ModelError(
                 f"it was trained on features of the weights {spec.weights[:16]}..., but "
-                f"{self.card.weights!r} gives {base.digest[:16]}...: name the right ones with "
-                "--weights"
+                f"{name!r} gives {base.digest[:16]}...: name the right ones with --weights"
             )
+        shape = base.shapes[spec.layer]
+        if shape != self.card.shape:
+            raise ModelError(f"its features have shape {self.card.shape}; its base gives {shape}")
         return base
+
+    def _weights_name(self) -> str:
+        """Return where the base's weights are; a path in a stranger's card is never opened."""
+        from headstart.extract.weights import is_name
+
+        name = self.weights or self.card.weights
+        if not self.weights and not is_name(name):
+            raise ModelError(
+                f"its base's weights came from a file (sha256 of the arrays "
+                f"{self.card.spec.weights[:16]}...): name it with --weights FILE"
+            )
+        return name
 
     def with_weights(self, name: str) -> Model:
         """Return the same model that takes its base's weights from elsewhere."""
-        return Model(dataclasses.replace(self.card, weights=name), self.classifier)
+        return Model(self.card, self.classifier, name)
 
 
-def _contiguous(array: NDArray[Any]) -> NDArray[Any]:
-    return np.ascontiguousarray(array)
+def check_target(path: str | os.PathLike[str]) -> Path:
+    """Return where a model may be written: over nothing but another model.
+
+    Raises
+    ------
+    ModelError
+        If the path is a folder's, or in none that exists, or of a file that is no model.
+    """
+    target = Path(path)
+    if target.is_dir() or not target.absolute().parent.is_dir():
+        raise ModelError(f"{target}: expected the name of a file in a folder that exists")
+    if os.path.lexists(target) and not _is_ours(target):
+        raise ModelError(f"{target} is there already and is no model: name another one with -o")
+    return target
+
+
+def _is_ours(path: Path) -> bool:
+    """Tell whether a file has a model's card, of whatever version."""
+    try:
+        if not path.is_file():
+            return False
+        with safe_open(path, "numpy") as file:
+            card = json.loads((file.metadata() or {})[_KEY])
+    except _UNREADABLE:
+        return False
+    return isinstance(card, dict) and card.get("format") == FORMAT
+
+
+def _check_size(card: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Refuse what could not be loaded again; twice its card is the most that quoting makes of it.
+
+    Raises
+    ------
+    ModelError
+        If the file would be too large.
+    """
+    held = 2 * len(card) + sum(array.nbytes for array in arrays.values()) + 4096
+    if len(card) > _MOST_CARD or held > _MOST_BYTES:
+        raise ModelError(
+            f"the model would take {held / (1 << 30):.3g} GiB, with {len(card) / (1 << 20):.3g} "
+            f"MiB of classes; models have up to {_MOST_BYTES / (1 << 30):.3g} GiB and "
+            f"{_MOST_CARD >> 20} MiB: use --pool avg, or fewer rows or classes"
+        )
 
 
 def _digest(card: str, arrays: Mapping[str, NDArray[Any]]) -> str:
@@ -433,20 +568,23 @@ def _read(path: Path) -> tuple[Card, Portable]:
             if metadata.keys() != {_KEY, "sha256"} or len(metadata[_KEY]) > _MOST_CARD:
                 raise ModelError("it has no card of ours")
             card = Card.from_dict(json.loads(metadata[_KEY]))
-            kind = KINDS[card.kind]
-            expected = {field.name for field in dataclasses.fields(kind)}
-            if set(file.keys()) != expected:
-                raise ModelError(
-                    f"it holds the arrays {sorted(file.keys())}; expected {sorted(expected)}"
-                )
-            arrays = {name: file.get_tensor(name) for name in sorted(expected)}
-    except (SafetensorError, ValueError, TypeError, KeyError, RecursionError, OSError) as error:
+            arrays = _arrays(file, KINDS[card.kind])
+    except _UNREADABLE as error:
         if isinstance(error, ModelError):
             raise
-        raise ModelError(f"it cannot be read ({type(error).__name__}: {error})") from error
-    for name, array in arrays.items():
-        if array.dtype not in _DTYPES or not np.isfinite(array).all():
-            raise ModelError(f"its {name} is of {array.dtype} or not finite")
+        why = f"{type(error).__name__}: {str(error)[:200]!r}"
+        raise ModelError(f"it cannot be read ({why})") from error
     if _digest(metadata[_KEY], arrays) != metadata["sha256"]:
         raise ModelError("its checksum does not fit: it is damaged or was changed")
-    return card, kind(**arrays)
+    return card, KINDS[card.kind](**arrays)
+
+
+def _arrays(file: Any, kind: type[Any]) -> dict[str, NDArray[Any]]:
+    """Read the arrays of a kind, and no others."""
+    expected = sorted(field.name for field in dataclasses.fields(kind))
+    if sorted(file.keys()) != expected:
+        raise ModelError(f"it holds the arrays {sorted(file.keys())}; expected {expected}")
+    for name in expected:
+        if file.get_slice(name).get_dtype() not in _DTYPES:
+            raise ModelError(f"its {name} is of {file.get_slice(name).get_dtype()}")
+    return {name: file.get_tensor(name) for name in expected}

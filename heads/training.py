@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headstart.cache.catalog import versions
+from headstart.cache.catalog import now, versions
 from headstart.errors import HeadError
-from headstart.extract.decode import MAX_PIXELS
 from headstart.heads.comparison import compare
 from headstart.heads.forms import Forms
-from headstart.heads.model import Card, Model
+from headstart.heads.model import A_FILE, Card, Model, check_rule
 from headstart.heads.portable import Trained, portable
 from headstart.heads.registry import make_head
 from headstart.heads.rows import FeatureRows
@@ -20,12 +18,12 @@ from headstart.heads.rowspace import RowSpace
 from headstart.heads.splits import labelled_rows, protocol
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
 
     from headstart.cache import Progress, Store
     from headstart.cache.store import Pool
-    from headstart.heads.base import ClassWeight
-    from headstart.heads.splits import Labelled
+    from headstart.heads.base import ClassWeight, Head
+    from headstart.heads.comparison import Comparison
 
 
 def train(
@@ -38,20 +36,22 @@ def train(
     seed: int = 0,
     class_weight: ClassWeight = None,
     group_by: str | ArrayLike | None = None,
+    max_memory: int | None = None,
     progress: Progress | None = None,
 ) -> Model:
     """Measure a head as `compare` does, then fit it on all training rows.
 
     Where the store has a validation split, its rows are measured and never trained on; else
     accuracy is that of the folds, and the model is fitted on all labelled rows outside the test
-    split. Hyperparameters are chosen anew on the rows it is fitted on.
+    split. Hyperparameters are chosen anew on the rows it is fitted on. What cannot become a model
+    is refused before anything is measured.
 
     Parameters
     ----------
     store : Store
     head : str
         Name of a head.
-    layer, pool, cv, seed, class_weight, group_by, progress
+    layer, pool, cv, seed, class_weight, group_by, max_memory, progress
         As for `compare`.
 
     Returns
@@ -63,13 +63,21 @@ def train(
     ------
     HeadError
         If the head is unknown, a class has too few rows, or the rows do not fit in memory.
+    ModelError
+        If this version makes other features of a picture than those of the store.
 
     Examples
     --------
     >>> model = train(Store.open("pets.features"), "logreg")  # doctest: +SKIP
     >>> model.save("pets.model")  # doctest: +SKIP
     """
-    make_head(head)
+    classifier = _new(head, random_state=seed, class_weight=class_weight)
+    check_rule(store.stored(layer, pool)[0])
+    rows = labelled_rows(store, group_by)
+    split = protocol(store, rows, cv=cv, seed=seed, grouped=group_by is not None)
+    trained = split.trained
+    source = FeatureRows(store, layer, rows.numbers[trained], pool)
+    _check(source, rows.codes[trained], max_memory)
     found = compare(
         store,
         [head],
@@ -79,52 +87,83 @@ def train(
         seed=seed,
         class_weight=class_weight,
         group_by=group_by,
+        max_memory=max_memory,
         progress=progress,
     )
-    measured = found.heads[0]
-    rows = labelled_rows(store, group_by)
-    split = protocol(store, rows, cv=cv, seed=seed, grouped=group_by is not None)
-    trained = split.trained
-    source = FeatureRows(store, layer, rows.numbers[trained], pool)
-    if Forms(source, plain=False, max_memory=None, progress=None).streamed:
-        raise HeadError(
-            f"a model of {len(source):,} rows needs their row space, which does not fit in "
-            "memory: use --pool avg"
-        )
-    space = RowSpace().fit_rows(source, progress=progress)
-    options = {"random_state": seed, "class_weight": class_weight}
+    space = RowSpace(max_memory=max_memory).fit_rows(source, progress=progress)
+    classifier.fit(space.coordinates_, rows.codes[trained], groups=rows.groups[trained])
+    form = portable(classifier, Trained(space, source))
+    counts = np.bincount(rows.codes[trained], minlength=len(store.classes))
+    return Model(_card(source, found, classifier, form.kind, counts), form)
+
+
+def _new(head: str, **options: Any) -> Head:
+    """Return a new head with those of the options that it has."""
     classifier = make_head(head)
     known = classifier.get_params(deep=False)
     classifier.set_params(**{name: value for name, value in options.items() if name in known})
-    classifier.fit(space.coordinates_, rows.codes[trained], groups=rows.groups[trained])
-    if len(classifier.classes_) < len(store.classes):
-        raise HeadError("every class of the store needs a training row")
-    form = portable(classifier, Trained(space, source))
-    spec, rest = store.stored(layer, pool)
-    card = Card(
-        head=head,
-        kind=form.kind,
+    return classifier
+
+
+def _check(source: FeatureRows, codes: NDArray[np.int64], max_memory: int | None) -> None:
+    """Refuse training rows of which no model can be made.
+
+    Raises
+    ------
+    HeadError
+        If a class has none, or they do not fit in memory.
+    """
+    missing = sorted(set(range(len(source.store.classes))) - set(codes.tolist()))
+    if missing:
+        raise HeadError(
+            "every class of the store needs a training row; there is none of "
+            f"{source.store.classes[missing[0]]!r}"
+        )
+    streamed = Forms(source, plain=False, max_memory=max_memory, progress=None).streamed
+    if streamed:
+        raise HeadError(
+            f"a model is trained in memory, but {streamed}: use --pool avg, or a larger max_memory"
+        )
+
+
+def _card(
+    source: FeatureRows,
+    found: Comparison,
+    classifier: Head,
+    kind: str,
+    counts: NDArray[np.int64],
+) -> Card:
+    """Return what a model says of itself."""
+    from headstart.extract.decode import MAX_PIXELS
+
+    store, measured = source.store, found.heads[0]
+    spec, rest = store.stored(source.layer, source.pool)
+    return Card(
+        head=measured.head,
+        kind=kind,
         params=_numbers(classifier.chosen_),
         spec=spec,
         pool=rest,
         shape=store.shape(spec.name),
-        weights=str(store.catalog.settings.get("weights", "")),
+        weights=_called(str(store.catalog.settings.get("weights", ""))),
         max_pixels=int(store.catalog.settings.get("max_pixels", MAX_PIXELS)),
         classes=tuple(store.classes),
-        rows=_counts(rows, trained, len(store.classes)),
+        rows=tuple(counts.tolist()),
         accuracy=measured.accuracy,
         log_loss=float(measured.log_loss or 0.0),
         ci95=measured.ci95,
         majority_accuracy=found.majority_accuracy,
         measured=found.protocol,
-        created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        created=now(),
         versions=versions(),
     )
-    return Model(card, form)
 
 
-def _counts(rows: Labelled, trained: Any, classes: int) -> tuple[int, ...]:
-    return tuple(int(n) for n in np.bincount(rows.codes[trained], minlength=classes))
+def _called(weights: str) -> str:
+    """Return a name of weights; the path of a file is the trainer's own business."""
+    from headstart.extract.weights import is_name
+
+    return weights if is_name(weights) else A_FILE
 
 
 def _numbers(params: dict[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,9 @@ import fakes
 from headstart.cache import Store
 from headstart.errors import HeadError, ModelError
 from headstart.extract import Settings, fill_store
+from headstart.extract import decode as decode_module
+from headstart.heads import compare, training
+from headstart.heads import model as model_module
 from headstart.heads.model import Card, Model
 from headstart.heads.portable import Linear
 from headstart.heads.training import train
@@ -180,6 +183,21 @@ CHANGES: dict[str, Callable[[dict[str, Any], dict[str, Any]], Any]] = {
     "arrays of another shape": _array("weights", np.zeros((3, 7), np.float32)),
     "an array too many": _array("extra", np.zeros(3, np.float32)),
     "an array too few": lambda _, arrays: arrays.pop("bias") is None,
+    "a title that clears the screen": _set("head", "\x1b[2Jlogreg"),
+    "a measure that clears the screen": _set("measured", "\x1b[2J"),
+    "a version that clears the screen": _set("versions", {"\x1b[2J": "1"}),
+    "params that are no numbers": _set("params", {"C": math.nan}),
+    "a spec that clears the screen": lambda card, _: card["spec"].__setitem__("\x1b[2J", 1),
+    "weights that are no digest": lambda card, _: card["spec"].__setitem__("weights", "\x1b[2J"),
+    "a giant picture": lambda card, _: card["spec"].__setitem__("size", 1 << 20),
+    "a dtype of bytes": lambda card, _: card["spec"].__setitem__("dtype", "S9999"),
+    "an unknown engine": lambda card, _: card["spec"].__setitem__("engine", "auto"),
+    "an unknown precision": lambda card, _: card["spec"].__setitem__("precision", "float8"),
+    "an unknown stored pool": lambda card, _: card["spec"].__setitem__("pool", "sum"),
+    "whole numbers for weights": lambda _, arrays: arrays.update(
+        weights=arrays["weights"].astype(np.int64)
+    ),
+    "no dimensions": lambda _, arrays: arrays.update(bias=np.array(0, np.float32)),
     "not a number": _array("bias", np.full(3, np.nan, np.float32)),
     "infinite": _array("bias", np.full(3, np.inf, np.float32)),
     "bytes for numbers": _array("bias", np.zeros(3, np.uint8)),
@@ -190,8 +208,9 @@ CHANGES: dict[str, Callable[[dict[str, Any], dict[str, Any]], Any]] = {
 def test_hostile_models_are_refused(model: Model, tmp_path: Path, name: str) -> None:
     """Whatever is changed, also with a checksum that fits, nothing of it is used."""
     path = rewritten(model.save(tmp_path / "good.model"), tmp_path / "bad.model", CHANGES[name])
-    with pytest.raises(ModelError, match=r"bad\.model is not a model that can be used"):
+    with pytest.raises(ModelError, match=r"bad\.model is not a model that can be used") as error:
         Model.load(path)
+    assert str(error.value).isprintable()
 
 
 class _Bomb:
@@ -215,6 +234,7 @@ def _header(header: bytes, length: int | None = None) -> Callable[[Path], Any]:
 
 
 GIANT = json.dumps({"weights": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 1 << 42]}})
+ODD_DTYPE = json.dumps({"x": {"dtype": "\x1b[2J", "shape": [], "data_offsets": [0, 0]}})
 FILES: dict[str, Callable[[Path], Any]] = {
     "an empty file": lambda path: path.write_bytes(b""),
     "a pickle": lambda path: path.write_bytes(pickle.dumps(_Bomb())),
@@ -223,6 +243,7 @@ FILES: dict[str, Callable[[Path], Any]] = {
     "a giant header": _header(b"{}", 1 << 60),
     "a giant array": _header(GIANT.encode()),
     "deep nesting": _header(b"[" * 100_000),
+    "an unknown dtype": _header(ODD_DTYPE.encode()),
     "no JSON": _header(b"{not json}"),
     "another program's tensors": lambda path: save_file({"x": np.zeros(3)}, path),
     "a folder": lambda path: path.mkdir(),
@@ -236,8 +257,9 @@ def test_hostile_files_are_refused(
     """Nothing is unpickled, unpacked, executed, or allocated for what a header promises."""
     monkeypatch.chdir(tmp_path)
     FILES[name](tmp_path / "bad.model")
-    with pytest.raises(ModelError, match=r"bad\.model is not a model that can be used"):
+    with pytest.raises(ModelError, match=r"bad\.model is not a model that can be used") as error:
         Model.load(tmp_path / "bad.model")
+    assert str(error.value).isprintable()
     assert {path.name for path in tmp_path.iterdir()} == {"bad.model"}
 
 
@@ -280,3 +302,170 @@ def test_packed_stores_can_be_trained_on(make_store: Make, draw: Make, tmp_path:
     expected = train(store, "logreg", cv=2).probabilities(features)
     found = train(packed, "logreg", cv=2).probabilities(features)
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def _pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+OTHERS: dict[str, Callable[[Path], Any]] = {
+    "a table": lambda path: path.write_text("path,label\n1.png,cat\n"),
+    "an empty file": lambda path: path.write_bytes(b""),
+    "another program's tensors": FILES["another program's tensors"],
+    "a pipe": _pipe,
+    "a broken link": lambda path: path.symlink_to("nowhere"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_no_other_file_is_replaced(model: Model, tmp_path: Path, name: str) -> None:
+    """Only a model gives way to a model; the message says what to do."""
+    target = tmp_path / "pets.csv"
+    OTHERS[name](target)
+    before = target.lstat()
+    with pytest.raises(ModelError, match="is no model: name another one with -o"):
+        model.save(target)
+    after = target.lstat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert list(tmp_path.glob(".pets*")) == []
+
+
+def test_older_models_are_replaced(model: Model, tmp_path: Path) -> None:
+    """Also one that is damaged, or was made by a newer Headstart."""
+    target = model.save(tmp_path / "one.model")
+    target.write_bytes(target.read_bytes()[:-1] + b"?")
+    assert Model.load(model.save(target)).card == model.card
+    rewritten(target, target, CHANGES["a newer format"])
+    assert Model.load(model.save(target)).card == model.card
+
+
+def test_what_could_not_be_loaded_is_not_written(
+    model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loading has limits, so saving has them, and says so before a byte is written."""
+    size = model.save(tmp_path / "one.model").stat().st_size
+    monkeypatch.setattr(model_module, "_MOST_BYTES", size - 1)
+    with pytest.raises(ModelError, match="use --pool avg"):
+        model.save(tmp_path / "two.model")
+    monkeypatch.setattr(model_module, "_MOST_BYTES", 1 << 30)
+    monkeypatch.setattr(model_module, "_MOST_CARD", 100)
+    with pytest.raises(ModelError, match="fewer rows or classes"):
+        model.save(tmp_path / "two.model")
+    odd = Model(dataclasses.replace(model.card, log_loss=math.inf), model.classifier)
+    with pytest.raises(ModelError, match="its card says log_loss: 'inf'"):
+        odd.save(tmp_path / "two.model")
+    assert [path.name for path in tmp_path.glob("*.model")] == ["one.model"]
+
+
+def test_weights_that_overflow_give_no_prediction(model: Model) -> None:
+    """Finite numbers may still make none: that is an error, never a label."""
+    weights = np.array([[3e38, 3e38, -3e38, -3e38] * 90] * 3, np.float32)
+    made = Model(model.card, Linear(weights, np.zeros(3, np.float32)))
+    with pytest.raises(ModelError, match="probabilities that are no numbers"):
+        made.probabilities(np.full((2, 3, 3, 40), 9, np.float16))
+    with pytest.raises(ModelError, match=r"have shape \(3, 3, 40\); found \(2, 360\)"):
+        model.probabilities(np.zeros((2, 360), np.float16))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("decoding", "pillow-0", "decoding 'pillow-0', and this Headstart makes those of 'pillow"),
+        ("resampling", "nearest", "resampling 'nearest'.*: extract and train again"),
+        ("architecture", "VGG16", "architecture 'VGG16'"),
+        ("layer", "mixed99", "no layer 'mixed99'"),
+        ("size", 74, "75x75 pixels or more"),
+    ],
+)
+def test_features_of_another_rule_are_not_made(
+    model: Model, tmp_path: Path, name: str, value: Any, words: str
+) -> None:
+    """A model of an older rule can be looked at, but it labels no picture by today's."""
+    spec = dataclasses.replace(model.card.spec, **{name: value})
+    old = Model(dataclasses.replace(model.card, spec=spec, weights="random"), model.classifier)
+    loaded = Model.load(old.save(tmp_path / "old.model"))
+    with pytest.raises(ModelError, match=words):
+        loaded.predict([fakes.draw(tmp_path / "one.png", seed=1)])
+
+
+@pytest.mark.usefixtures("fake_base")
+def test_base_of_another_shape_is_refused(pets: Path, tmp_path: Path) -> None:
+    """What the card says of the features is held against the base before a picture is read."""
+    store, _ = fill_store(pets, tmp_path / "store", Settings(size=16, weights="random"))
+    made = train(store, "ridge", cv=2)
+    assert made.card.shape == (3, 3, 4)
+    turned = Model(dataclasses.replace(made.card, shape=(4, 3, 3)), made.classifier)
+    with pytest.raises(ModelError, match=r"shape \(4, 3, 3\); its base gives \(3, 3, 4\)"):
+        turned.predict([tmp_path / "nothing.png"])
+
+
+@pytest.mark.usefixtures("fake_base")
+def test_pooled_stores_make_models(pets: Path, tmp_path: Path) -> None:
+    """Features that were pooled before they were stored are made so for a prediction, too."""
+    settings = Settings(size=16, weights="random", pool="avg")
+    store, _ = fill_store(pets, tmp_path / "store", settings)
+    made = train(store, "ridge", pool="avg", cv=2)
+    found = made.predict([pets / path for path in store.paths()])
+    expected = made.probabilities(store.features(dtype="float16"))
+    np.testing.assert_allclose([p.probabilities for p in found], expected, atol=1e-6)
+
+
+@pytest.mark.usefixtures("fake_base")
+def test_a_path_in_a_card_is_never_opened(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A card names no path of its trainer's, and of a stranger's card only names are followed."""
+    file = tmp_path / "base.h5"
+    file.write_bytes(b"weights")
+    store, _ = fill_store(pets, tmp_path / "store", Settings(size=16, weights=str(file)))
+    made = train(store, "ridge", cv=2)
+    assert made.card.weights == "file"
+    assert str(tmp_path) not in json.dumps(made.card.to_dict())
+    picture = pets / store.paths()[0]
+    assert made.with_weights(str(file)).predict([picture])[0].label
+    (tmp_path / "file").write_bytes(b"weights")
+    monkeypatch.chdir(tmp_path)
+    for name in ("file", str(file)):
+        forged = Model(dataclasses.replace(made.card, weights=name), made.classifier)
+        with pytest.raises(ModelError, match="name it with --weights FILE"):
+            forged.predict([picture])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"max_memory": 1}, "a model is trained in memory, but a row space of 60 rows would take"),
+        ({"head": "forest"}, "no head is called"),
+        ({"store": "empty class"}, "needs a training row; there is none of 'c'"),
+        ({"store": "old rule"}, "extract and train again"),
+    ],
+)
+def test_what_cannot_become_a_model_is_not_measured(
+    make_store: Make,
+    draw: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+    words: str,
+) -> None:
+    """The answer comes before the work, not after it."""
+    features, label = draw(60)
+    kind = options.pop("store", "")
+    store = make_store(features, label % 2 if kind else label, classes=["a", "b", "c"])
+    if kind == "old rule":
+        monkeypatch.setattr(decode_module, "DECODING", "pillow-2")
+    monkeypatch.setattr(training, "compare", lambda *_, **__: pytest.fail("measured"))
+    with pytest.raises((HeadError, ModelError), match=words):
+        train(store, **{"head": "ridge", "cv": 2, **options})
+
+
+def test_memory_is_passed_on(make_store: Make, draw: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What may be used holds for the measuring and for the fit."""
+    seen: list[int | None] = []
+
+    def compared(*arguments: Any, **options: Any) -> Any:
+        seen.append(options["max_memory"])
+        return compare(*arguments, **options)
+
+    monkeypatch.setattr(training, "compare", compared)
+    made = train(make_store(*draw(60, signal=0.3)), "ridge", cv=2, max_memory=1 << 30)
+    assert (seen, made.card.head) == ([1 << 30], "ridge")
