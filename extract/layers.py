@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from headstart.errors import LayerError
-from headstart.extract._graph import flop, shapes
+from headstart.extract._graph import INPUT, flop, shapes
 from headstart.extract._inception import ARCHITECTURE, blank, inception_v3
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["MIN_SIZE", "LayerInfo", "check_layers", "check_size", "layer_table"]
+    from headstart.extract._graph import Graph
+
+__all__ = ["MIN_SIZE", "LayerInfo", "check_cuts", "check_layers", "check_size", "layer_table"]
 
 MIN_SIZE = 75  # below this InceptionV3 runs out of pixels
 
@@ -86,3 +88,28 @@ def check_layers(layers: Sequence[str]) -> None:
                 f"{ARCHITECTURE} has no layer {name!r} to cut at. Near it: {', '.join(near)}; "
                 "headstart inspect lists them."
             )
+
+
+def check_cuts(layers: Sequence[str]) -> None:
+    """Raise LayerError unless all that is above each layer is computed from that layer alone."""
+    check_layers(layers)
+    graph = inception_v3(blank)
+    for name in layers:
+        if not _on_every_path(graph, name):
+            whole = [each for each in graph.steps if _on_every_path(graph, each)]
+            raise LayerError(
+                f"The layers above {name} cannot be trained on its output alone: other paths go "
+                f"past it. Those that all paths go through: {', '.join(whole)}."
+            )
+
+
+def _on_every_path(graph: Graph, name: str) -> bool:
+    """Return whether there is no way from the outputs back to the input but through a step."""
+    seen, waiting = {name}, list(graph.outputs)
+    while waiting:
+        if (each := waiting.pop()) == INPUT:
+            return False
+        if each not in seen:
+            seen.add(each)
+            waiting += graph.steps[each].inputs
+    return True

@@ -10,7 +10,7 @@ import pytest
 from headstart.errors import LayerError
 from headstart.extract._graph import Conv, Norm, shapes
 from headstart.extract._inception import blank, convolutions, inception_v3, keras_order
-from headstart.extract.layers import check_layers, layer_table
+from headstart.extract.layers import check_cuts, check_layers, layer_table
 
 
 def test_the_table_gives_the_known_costs() -> None:
@@ -99,3 +99,14 @@ def test_the_graph_is_the_network_keras_builds() -> None:
 
 def test_there_are_94_convolutions() -> None:
     assert len(convolutions(inception_v3(blank))) == 94
+
+
+def test_what_can_be_trained_above() -> None:
+    """All paths go through a block's end and through the stem, none other through a branch."""
+    check_cuts([f"mixed{number}" for number in range(11)])
+    check_cuts(["activation_3", "max_pooling2d_1"])
+    for name in ("conv2d_70", "mixed9_0"):
+        with pytest.raises(LayerError, match=f"above {name} cannot .* mixed9, mixed10"):
+            check_cuts(["mixed9", name])
+    with pytest.raises(LayerError, match="no layer 'mixed99'"):
+        check_cuts(["mixed99"])
