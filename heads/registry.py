@@ -47,6 +47,26 @@ def make_head(name: str) -> Head:
     return head
 
 
+def make_fitting(name: str, *, streamed: bool, max_memory: int | None = None) -> Head:
+    """Return a new head by its name: where rows are streamed, one that is trained past memory.
+
+    Parameters
+    ----------
+    name
+        Of the head.
+    streamed
+        Whether rows do not fit in memory, as `headstart.heads.forms.Forms.streamed` says.
+    max_memory
+        Bytes that a head past memory may use; half of the machine's by default.
+
+    Raises
+    ------
+    HeadError
+        If there is no such head, or it needs all rows at once.
+    """
+    return make_streamed(name, max_memory=max_memory) if streamed else make_head(name)
+
+
 def make_streamed(name: object, *, max_memory: int | None) -> Head:
     """Return a new head that is trained past memory, by the name of the one it stands for.
 
