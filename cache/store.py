@@ -54,8 +54,10 @@ class Store:
         self._catalog = content
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str]) -> Store:
+    def open(cls, path: Store | str | os.PathLike[str]) -> Store:
         """Open a store directory, or a single file made by ``headstart pack``.
+
+        A store that is open already is returned as it is.
 
         Raises
         ------
@@ -66,6 +68,8 @@ class Store:
         CorruptStoreError
             If its catalog is damaged or a shard is missing or has another size.
         """
+        if isinstance(path, Store):
+            return path
         folder = Path(path)
         try:
             file = catalog.file_of(folder)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.base import clone
 
+from headstart.cache import Store
 from headstart.errors import HeadError
 from headstart.heads import table
 from headstart.heads.evaluation import HeadResult, evaluate, test_name, with_p_values
@@ -21,10 +22,10 @@ from headstart.heads.splits import labelled_rows, protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from os import PathLike
 
     from numpy.typing import ArrayLike
 
-    from headstart.cache import Store
     from headstart.cache.store import Pool
     from headstart.heads.base import ClassWeight
     from headstart.heads.gram import Progress
@@ -94,8 +95,8 @@ class Comparison:
 
 
 def compare(
-    store: Store,
-    heads: Sequence[str | Any] = DEFAULT_HEADS,
+    store: Store | str | PathLike[str],
+    heads: str | Sequence[str | Any] = DEFAULT_HEADS,
     *,
     layer: str | None = None,
     pool: Pool = "none",
@@ -117,8 +118,8 @@ def compare(
 
     Parameters
     ----------
-    store : Store
-    heads : sequence of str or scikit-learn classifier
+    store : Store or path
+    heads : str, or sequence of str or scikit-learn classifier
         Names of heads (`HEAD_NAMES`), or classifiers as they are. One that is not known to be
         rotation invariant is given the features themselves; an attribute
         ``rotation_invariant = True`` says that it is.
@@ -154,7 +155,7 @@ def compare(
     """
     if not heads:
         raise HeadError("name at least one head")
-    started = time.perf_counter()
+    started, store = time.perf_counter(), Store.open(store)
     rows = labelled_rows(store, group_by)
     split = protocol(store, rows, cv=cv, seed=seed, grouped=group_by is not None)
     source = FeatureRows(store, layer, rows.numbers, pool)
@@ -199,7 +200,7 @@ def _rank(result: HeadResult) -> tuple[float, float]:
 
 
 def prepared(
-    heads: Sequence[str | Any], forms: Forms, *, max_memory: int | None, **options: Any
+    heads: str | Sequence[str | Any], forms: Forms, *, max_memory: int | None, **options: Any
 ) -> list[tuple[str, Any, Form]]:
     """Return for each entry its name, a new classifier and the form of the rows it is given.
 
@@ -217,6 +218,7 @@ def prepared(
     HeadError
         If a head is unknown, or needs features that do not fit in memory.
     """
+    heads = [heads] if isinstance(heads, str) else heads
     make = partial(make_streamed, max_memory=max_memory) if forms.streamed else make_head
     return [(name, head, forms.of(name, head)) for name, head in _named(heads, make, options)]
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headstart.cache import Store
 from headstart.errors import HeadError
 from headstart.heads.comparison import DEFAULT_HEADS, prepared
 from headstart.heads.evaluation import evaluate
@@ -16,10 +17,11 @@ from headstart.heads.splits import labelled_rows, protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from os import PathLike
 
     from numpy.typing import ArrayLike, NDArray
 
-    from headstart.cache import Progress, Store
+    from headstart.cache import Progress
     from headstart.cache.store import Pool
     from headstart.heads.base import ClassWeight
     from headstart.heads.folds import Folds
@@ -92,8 +94,8 @@ class Curve:
 
 
 def learning_curve(
-    store: Store,
-    heads: Sequence[str | Any] = DEFAULT_HEADS,
+    store: Store | str | PathLike[str],
+    heads: str | Sequence[str | Any] = DEFAULT_HEADS,
     *,
     layer: str | None = None,
     pool: Pool = "none",
@@ -113,8 +115,8 @@ def learning_curve(
 
     Parameters
     ----------
-    store : Store
-    heads : sequence of str or scikit-learn classifier
+    store : Store or path
+    heads : str, or sequence of str or scikit-learn classifier
     layer, pool, cv, seed, class_weight, group_by, plain, max_memory
         As for `compare`.
     shares : sequence of float
@@ -127,6 +129,7 @@ def learning_curve(
     HeadError
         If a head is unknown, or no part has two rows of every class.
     """
+    store = Store.open(store)
     rows = labelled_rows(store, group_by)
     split = protocol(store, rows, cv=cv, seed=seed, grouped=group_by is not None)
     source = FeatureRows(store, layer, rows.numbers, pool)
@@ -138,7 +141,7 @@ def learning_curve(
         random_state=seed,
         class_weight=class_weight,
         plain=plain or None,
-        cv=_INNER,
+        cv=_INNER if len(split.splits) > 1 else None,  # as `compare` does
     )
     parts = [part for share in shares if (part := _part(split.splits, rows.codes, share, seed))]
     if not parts:

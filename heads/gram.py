@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from headstart.heads.parallel import single_threaded
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -150,14 +152,15 @@ def combine(rows: Rows, A: NDArray[Any], *, block_rows: int = 256) -> NDArray[An
 def seconds_per_row(n: int, d: int, *, new: int = 64) -> float:
     """Return what the inner products of one new row with n rows of d features take, in seconds.
 
-    They are computed slab by slab (`products`), all alike, of which one is timed: the coordinates
-    of new rows cost this, whatever is then done with them.
+    They are computed slab by slab (`products`), all alike, of which one is timed, on one core: the
+    coordinates of new rows cost this, whatever is then done with them.
     """
     wide = min(d, _SLAB)
     left, right = np.ones((new, wide), np.float32), np.ones((n, wide), np.float32)
     seconds = []
-    for _ in range(3):
-        started = time.perf_counter()
-        left @ right.T
-        seconds.append(time.perf_counter() - started)
+    with single_threaded():  # threads that wait for each other took up to a hundred times as long
+        for _ in range(7):
+            started = time.perf_counter()
+            left @ right.T
+            seconds.append(time.perf_counter() - started)
     return min(seconds) * d / wide / new

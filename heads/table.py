@@ -46,7 +46,9 @@ def _notes(comparison: Comparison) -> Iterator[str]:
     """Yield what a reader should know of the numbers."""
     chosen = [_chosen(result) for result in comparison.heads if result.params]
     if chosen:
-        yield f"Chosen inside the training part: {'; '.join(chosen)}."
+        folds = len(comparison.heads[0].params_by_fold)
+        where = f", in {folds} folds from least to most" if folds > 1 else ""
+        yield f"Chosen inside the training part{where}: {'; '.join(chosen)}."
     yield (
         f"Always answering {comparison.majority!r}, the most frequent class of the training part, "
         f"would reach {comparison.majority_accuracy:.3f}."
@@ -89,8 +91,13 @@ def _number(value: float | None) -> str:
 
 
 def _chosen(result: HeadResult) -> str:
-    settings = ", ".join(f"{name}={_short(value)}" for name, value in result.params.items())
-    return f"{result.head} {settings}"
+    """Return what a head chose; where folds disagree, from the least to the most."""
+    settings = []
+    for name in result.params:
+        values = sorted({params[name] for params in result.params_by_fold})
+        ends = dict.fromkeys((_short(values[0]), _short(values[-1])))
+        settings.append(f"{name}={' to '.join(ends)}")
+    return f"{result.head} {', '.join(settings)}"
 
 
 def _short(value: Any) -> str:

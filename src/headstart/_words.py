@@ -82,13 +82,14 @@ def _changed(changes: Changes) -> Iterator[str]:
     """Say how the rows differ from those of the run before, if there was one."""
     if not changes.before:
         return
-    if not changes.in_common:
+    if 2 * changes.in_common < changes.before:
         yield (
-            f"  warning: none of the {plural(changes.before, 'picture')} that were here before is "
-            "in this dataset; was another one meant? To have them back, extract theirs again: "
-            "nothing of it is computed twice while its shards are here"
+            f"  warning: of the {plural(changes.before, 'picture')} that were here before, "
+            f"{changes.in_common:,} are in this dataset; was another one meant? To have the rest "
+            "back, extract theirs again: nothing is computed twice while its shards are here"
         )
     kinds = {
+        "new": changes.new,
         "removed": changes.removed,
         "changed": changes.changed,
         "moved": changes.moved,
@@ -105,10 +106,13 @@ def left_out(rows: Sequence[LeftOut], where: str = "") -> Iterator[str]:
     kinds = collections.defaultdict(list)
     for row in rows:
         kinds[row.reason.split(":")[0].split(",")[-1].strip()].append(row)
-    for found in sorted(kinds.values(), key=len, reverse=True)[:_SHOWN]:
+    most = sorted(kinds.values(), key=len, reverse=True)
+    for found in most[:_SHOWN]:
         example = found[0]
         times = "" if len(found) == 1 else f" (and {len(found) - 1:,} more)"
         yield f"  left out: {example.path!r}: {example.reason}{times}"
+    if rest := sum(map(len, most[_SHOWN:])):
+        yield f"  left out: {plural(rest, 'other')} for other reasons"
     if where and rows:
         yield f"  every one with its reason: {where}"
 
@@ -143,8 +147,23 @@ def held(found: Status) -> Iterator[str]:
     yield from left_out(found.left_out)
 
 
+#: The first line of a model's page, by which it is known.
+PAGE = "<!-- The card of a Headstart model, as headstart train writes it. -->"
+
+
+def plain(text: str) -> str:
+    """Return one line that a terminal shows as it is; what would steer it, as escapes."""
+    from headstart.extract.picture import printable
+
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in printable(text))
+
+
 def model(card: Card, path: object) -> Iterator[str]:
     """Say what a model is."""
+    return map(plain, _model(card, path))
+
+
+def _model(card: Card, path: object) -> Iterator[str]:
     spec, low, high = card.spec, *card.ci95
     chosen = ", ".join(f"{name}={value}" for name, value in card.params.items())
     yield f"{path}: {card.head}{f' ({chosen})' if chosen else ''} on {_cut(card)}"
@@ -161,12 +180,14 @@ def model(card: Card, path: object) -> Iterator[str]:
 def model_card(card: Card) -> Iterator[str]:
     """Say the same as a page in Markdown."""
     low, high = card.ci95
-    yield f"# {card.head} on {_cut(card)}"
+    yield PAGE
+    yield f"# {_cell(card.head)} on {_cut(card)}"
     yield ""
     yield (
         f"Accuracy **{card.accuracy:.3f}** (95%: {low:.3f}-{high:.3f}), log loss "
         f"{card.log_loss:.3f}; always answering the most frequent class reaches "
-        f"{card.majority_accuracy:.3f}. Measured on rows it was not trained on: {card.measured}."
+        f"{card.majority_accuracy:.3f}. Measured on rows it was not trained on: "
+        f"{_cell(card.measured)}."
     )
     yield ""
     yield "| class | training rows |"
@@ -196,7 +217,7 @@ def _cut(card: Card) -> str:
 
 def _cell(text: str) -> str:
     """Return text that stays inside a cell of a Markdown table, whatever it is."""
-    return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", plain(" ".join(text.split())))
 
 
 def stale(found: Staleness) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -252,6 +253,22 @@ def test_missing_groups_group_nothing(make_store: MakeStore, draw: Draw, missing
     found = compare(store, ["ncm"], group_by=missing)
     assert found.shared_rows_left_out == 0
     assert found.rows == 60
+
+
+def test_a_path_for_a_store_and_one_name_for_many(make_store: MakeStore, draw: Draw) -> None:
+    """What is plainly meant is taken so."""
+    store = make_store(*draw(60))
+    found = compare(str(store.path), "ncm", cv=3)
+    assert [head.head for head in found.heads] == ["ncm"]
+
+
+def test_table_shows_where_folds_disagree(make_store: MakeStore, draw: Draw) -> None:
+    """Hyperparameters are shown from the least to the most that was chosen in a fold."""
+    found = compare(make_store(*draw(60)), ["logreg"], cv=3)
+    head = replace(found.heads[0], params_by_fold=[{"C": 10.0}, {"C": 0.1}, {"C": 1000.0}])
+    assert "in 3 folds from least to most: logreg C=0.1 to 1000." in str(
+        replace(found, heads=(head,))
+    )
 
 
 def test_unlabelled_rows_are_left_out(

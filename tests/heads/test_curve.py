@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from headstart.errors import HeadError
+from headstart.heads import compare
 from headstart.heads import curve as module
 from headstart.heads.curve import learning_curve
 
@@ -31,6 +32,14 @@ def test_more_rows_help_where_there_is_something_to_learn(make_store: Make, draw
     assert [step for step in told if step[0] == "learning curve"][-1] == ("learning curve", 10, 10)
     assert json.loads(json.dumps(found.to_dict()))["points"][0]["rows"] == 12
     assert str(found).splitlines()[1].split() == ["rows", *map(str, sizes), "last", "step"]
+
+
+def test_all_rows_give_what_the_comparison_gives(make_store: Make, draw: Make) -> None:
+    """The last point of a curve is the accuracy in the table."""
+    store = make_store(*draw(90, signal=0.2))
+    table = {head.head: head.accuracy for head in compare(store, ["logreg", "svm"]).heads}
+    curve = learning_curve(str(store.path), ["logreg", "svm"], shares=[0.5, 1.0])
+    assert {p.head: p.accuracy for p in curve.points if p.rows == 72} == table
 
 
 def test_parts_are_stratified_and_nested() -> None:
