@@ -292,8 +292,10 @@ class Prediction:
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold."""
+        from headstart.extract.picture import printable
+
         return {
-            "picture": self.picture,
+            "picture": printable(self.picture),
             "label": self.label or None,
             "probability": self.probability if self.label else None,
             "probabilities": self.probabilities.tolist(),

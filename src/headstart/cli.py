@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from headstart._bars import Bars
 from headstart._interrupts import Interrupts
-from headstart.errors import HeadstartError, InterruptedRunError
+from headstart.errors import HeadstartError, InterruptedRunError, ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -206,16 +206,30 @@ def _judged(best: float, fail_under: float) -> int:
 def _train(*, store: str, file: str, quiet: bool, json: str | None, **options: Any) -> int:
     from headstart import _words
     from headstart.cache import Store
+    from headstart.heads.model import check_target
     from headstart.heads.training import train
 
+    target, page = check_target(file), _page(f"{file}.md")
     with Bars(quiet=quiet) as bars:
         model = train(Store.open(store), progress=bars, **options)
-    written = model.save(file)
-    card = written.with_name(f"{written.name}.md")
-    card.write_text("\n".join(_words.model_card(model.card)) + "\n", encoding="utf-8")
-    _say([*_words.model(model.card, written), f"  its card as a page: {card}"], quiet=quiet)
+    written = model.save(target)
+    page.write_text("\n".join(_words.model_card(model.card)) + "\n", encoding="utf-8")
+    _say([*_words.model(model.card, written), f"  its card as a page: {page}"], quiet=quiet)
     _write_json(json, model.card.to_dict())
     return 0
+
+
+def _page(path: str) -> Path:
+    """Return where a model's page goes: over nothing but another such page."""
+    from headstart._words import PAGE
+
+    page, first = Path(path), b""
+    if page.is_file():
+        with page.open("rb") as file:
+            first = file.read(len(PAGE) + 1)
+    if os.path.lexists(page) and first != f"{PAGE}\n".encode():
+        raise ModelError(f"{page} is there already and is no model's card: name another -o")
+    return page
 
 
 def _predict(
@@ -232,6 +246,10 @@ def _predict(
     from headstart.heads.model import Model
     from headstart.prediction import find_pictures, lines
 
+    if json == "-" and style != "text":
+        raise HeadstartError(
+            f"--json - and --format {style} both want standard output: give --json a FILE"
+        )
     loaded = Model.load(model)
     loaded = loaded if weights is None else loaded.with_weights(weights)
     pictures = find_pictures(images)

@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from headstart._words import plain
 from headstart.errors import DataError, DataNotFoundError
 from headstart.extract.folders import pictures_below
+from headstart.extract.picture import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -80,11 +82,11 @@ def lines(
         names = ["picture", "label", "probability", *(name for pair in ranks for name in pair)]
         yield _csv([*names, "reason"])
     for prediction in predictions:
-        best = prediction.top(classes, top)
+        best, picture = prediction.top(classes, top), printable(prediction.picture)
         if style == "jsonl":
             yield json.dumps(
                 {
-                    "picture": prediction.picture,
+                    "picture": picture,
                     "label": prediction.label or None,
                     "probability": best[0][1] if best else None,
                     "top": [{"label": label, "probability": share} for label, share in best],
@@ -95,11 +97,11 @@ def lines(
         elif style == "csv":
             cells = [text for label, share in best for text in (label, f"{share:.6f}")]
             cells += [""] * (2 * top - len(cells))
-            yield _csv([prediction.picture, *cells, prediction.reason])
-        elif prediction.reason:
-            yield f"{prediction.picture}  not predicted: {prediction.reason}"
+            yield _csv([picture, *cells, prediction.reason])
         else:
-            yield f"{prediction.picture}  " + "  ".join(f"{name} {p:.3f}" for name, p in best)
+            named = "  ".join(f"{name} {p:.3f}" for name, p in best)
+            said = f"not predicted: {prediction.reason}" if prediction.reason else named
+            yield plain(f"{picture}  {said}")
 
 
 def _csv(cells: Sequence[str]) -> str:

@@ -50,7 +50,7 @@ def imports(path: Path) -> list[tuple[str, bool]]:
 
 @pytest.mark.parametrize("room", sorted(ALLOWED))
 def test_rooms_import_only_what_they_may(room: str) -> None:
-    """The cache knows nothing of ours, extract the cache, heads the cache."""
+    """The cache knows nothing of ours, extract the cache, heads the cache and extract."""
     files = sorted((ROOT / room).rglob("*.py"))
     assert files
     for path in files:

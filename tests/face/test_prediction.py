@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -11,9 +12,10 @@ import numpy as np
 import pytest
 
 import fakes
-from headstart import cli
+from headstart import _words, cli
 from headstart.errors import DataError, DataNotFoundError
-from headstart.heads.model import Prediction
+from headstart.heads import training
+from headstart.heads.model import Model, Prediction
 from headstart.prediction import find_pictures, lines
 
 ODD = 'a "quoted", name\nwith a break.png'
@@ -93,3 +95,75 @@ def test_commands(pets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert sum(bool(row["reason"]) for row in rows) == 1
     assert len(json.loads(answer.read_text())["predictions"]) == 21
     assert cli.main(["predict", str(model), str(pets / "cat" / "bad.png")]) == 1
+
+
+CLEAR = "\x1b[2J"
+
+
+def test_no_name_steers_the_terminal() -> None:
+    """Paths and classes are a stranger's: escapes, breaks and odd bytes are shown, not obeyed."""
+    odd = Prediction(f"{CLEAR}\udcff\u202e.png", f"{CLEAR}cat", np.array([1.0]))
+    bad = Prediction("bad\x9b.png", "", np.empty(0), f"no {CLEAR}")
+    text = list(lines([odd, bad], [f"{CLEAR}cat"], style="text", top=1))
+    assert text == [
+        "\\x1b[2J\\xff\\u202e.png  \\x1b[2Jcat 1.000",
+        "bad\\x9b.png  not predicted: no \\x1b[2J",
+    ]
+    for style in ("csv", "jsonl"):
+        assert "\n".join(lines([odd], ["cat"], style=style, top=1)).encode()
+    assert json.dumps(odd.to_dict(), ensure_ascii=False).encode()
+
+
+@pytest.fixture
+def trained(fake_base: None, pets: Path, tmp_path: Path) -> list[str]:
+    """Return the command that trains a model; what it writes is pets.model."""
+    store = str(tmp_path / "pets.features")
+    assert cli.main(["extract", str(pets), "-o", store, "--weights", "random", "--quiet"]) == 0
+    return ["train", store, "--head", "ridge", "--cv", "2", "-o", str(tmp_path / "pets.model")]
+
+
+def test_a_model_is_shown_as_it_is_written(trained: list[str], tmp_path: Path) -> None:
+    """Also where its classes are named to steer a terminal, on it and on the page."""
+    assert cli.main([*trained, "--quiet"]) == 0
+    card = Model.load(tmp_path / "pets.model").card
+    odd = dataclasses.replace(card, classes=(CLEAR, "a|b\n# c"), head=CLEAR, measured=CLEAR)
+    said = [*_words.model(odd, "pets.model"), *_words.model_card(odd)]
+    assert all(line.isprintable() for line in said)
+    assert "\\x1b[2J 10" in said[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("pets.model", "is no model"), ("pets.model.md", "is no model's card")]
+)
+def test_train_replaces_only_what_it_wrote(
+    trained: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    words: str,
+) -> None:
+    """A model and its page give way to new ones; of anything else one hears before training."""
+    for _ in range(2):
+        assert cli.main([*trained, "--quiet"]) == 0
+    (tmp_path / name).write_text("mine")
+    monkeypatch.setattr(training, "train", lambda *_, **__: pytest.fail("trained"))
+    assert cli.main(trained) == 1
+    assert words in capsys.readouterr().err
+    assert (tmp_path / name).read_text() == "mine"
+    assert cli.main([*trained[:-1], str(tmp_path / "no" / "where.model")]) == 1
+    assert "in a folder that exists" in capsys.readouterr().err
+
+
+def test_one_answer_on_standard_output(
+    trained: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """JSON and lines in another format are not mixed; nothing is read before one hears so."""
+    predict = ["predict", str(tmp_path / "pets.model"), str(tmp_path / "pets"), "--json", "-"]
+    for style in ("csv", "jsonl"):
+        assert cli.main([*predict, "--format", style]) == 1
+        said = capsys.readouterr()
+        assert (said.out, "both want standard output" in said.err) == ("", True)
+    assert cli.main([*trained, "--quiet"]) == 0
+    assert cli.main(predict) == 0
+    assert len(json.loads(capsys.readouterr().out)["predictions"]) == 20
