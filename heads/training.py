@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headstart.cache import Store
 from headstart.cache.catalog import now, versions
 from headstart.errors import HeadError
 from headstart.heads.comparison import compare
@@ -18,16 +19,18 @@ from headstart.heads.rowspace import RowSpace
 from headstart.heads.splits import labelled_rows, protocol
 
 if TYPE_CHECKING:
+    from os import PathLike
+
     from numpy.typing import ArrayLike, NDArray
 
-    from headstart.cache import Progress, Store
+    from headstart.cache import Progress
     from headstart.cache.store import Pool
     from headstart.heads.base import ClassWeight, Head
     from headstart.heads.comparison import Comparison
 
 
 def train(
-    store: Store,
+    store: Store | str | PathLike[str],
     head: str = "logreg",
     *,
     layer: str | None = None,
@@ -48,7 +51,7 @@ def train(
 
     Parameters
     ----------
-    store : Store
+    store : Store or path
     head : str
         Name of a head.
     layer, pool, cv, seed, class_weight, group_by, max_memory, progress
@@ -68,10 +71,11 @@ def train(
 
     Examples
     --------
-    >>> model = train(Store.open("pets.features"), "logreg")  # doctest: +SKIP
+    >>> model = train("pets.features", "logreg")  # doctest: +SKIP
     >>> model.save("pets.model")  # doctest: +SKIP
     """
     classifier = _new(head, random_state=seed, class_weight=class_weight)
+    store = Store.open(store)
     check_rule(store.stored(layer, pool)[0])
     rows = labelled_rows(store, group_by)
     split = protocol(store, rows, cv=cv, seed=seed, grouped=group_by is not None)

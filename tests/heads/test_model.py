@@ -19,7 +19,6 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 import fakes
-from headstart.cache import Store
 from headstart.errors import HeadError, ModelError
 from headstart.extract import Settings, fill_store
 from headstart.extract import decode as decode_module
@@ -293,11 +292,11 @@ def test_no_model_is_left_half_written(model: Model, tmp_path: Path) -> None:
 
 
 def test_packed_stores_can_be_trained_on(make_store: Make, draw: Make, tmp_path: Path) -> None:
-    """A model does not care whether its features were packed."""
+    """A model does not care whether its features were packed; a path is enough to find them."""
     from headstart.cache import pack
 
     store = make_store(*draw(60, signal=0.3))
-    packed = Store.open(pack(store, tmp_path / "one.h5"))
+    packed = pack(store, tmp_path / "one.h5")
     features = store.features(dtype="float16")
     expected = train(store, "logreg", cv=2).probabilities(features)
     found = train(packed, "logreg", cv=2).probabilities(features)
