@@ -10,7 +10,7 @@ import numpy as np
 
 from headstart.heads.evaluation import evaluate
 from headstart.heads.forms import Forms
-from headstart.heads.registry import make_head, make_streamed
+from headstart.heads.registry import make_fitting
 from headstart.heads.ridge import RidgeHead
 from headstart.heads.rows import FeatureRows
 from headstart.heads.splits import labelled_rows, protocol
@@ -162,11 +162,9 @@ def _judge(store: Store, layer: str, pool: Pool, rows: Labelled, split: Protocol
     started = time.perf_counter()
     source = FeatureRows(store, layer, rows.numbers, pool)
     forms = Forms(source, plain=False, max_memory=None, progress=None)
-    head = (
-        make_streamed(_JUDGE, max_memory=None)
-        if forms.streamed
-        else make_head(_JUDGE).set_params(cv=_INNER)
-    )
+    head = make_fitting(_JUDGE, streamed=bool(forms.streamed))
+    if not forms.streamed:
+        head.set_params(cv=_INNER)
     form = forms.of(_JUDGE, head)
     found = evaluate(_JUDGE, head, form, rows=rows, splits=split.splits)
     return Cut(

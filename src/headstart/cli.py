@@ -289,7 +289,8 @@ def _bench(
         found = bench(data, folder, settings, progress=bars, **options)
     _say([str(found)], quiet=quiet)
     _write_json(json, found.to_dict())
-    return _judged(found.summaries()[0].accuracy, fail_under)
+    judged = _judged(found.summaries()[0].accuracy, fail_under)
+    return 1 if found.failed else judged
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -576,6 +577,12 @@ def _add_train(verb: argparse.ArgumentParser) -> None:
         choices=("balanced",),
         help="weigh classes by their inverse frequency (default: all rows alike)",
     )
+    verb.add_argument(
+        "--max-memory",
+        type=_bytes,
+        metavar="SIZE",
+        help="memory for features, as 800M or 4GB (default: half of the machine's)",
+    )
 
 
 def _add_predict(verb: argparse.ArgumentParser) -> None:
@@ -596,7 +603,9 @@ def _add_predict(verb: argparse.ArgumentParser) -> None:
         help="of the lines on standard output (default: text)",
     )
     verb.add_argument(
-        "--weights", help="where the base's weights are (default: where they were in training)"
+        "--weights",
+        help="the base's weights, needed for a model whose weights came from a file (default: by "
+        "the name in its card)",
     )
     verb.add_argument("--workers", type=_count, help="decoding threads; speed only")
 
