@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from headstart.heads import metrics
+from headstart.heads.modes import layer_of
 from headstart.heads.splits import FOLDS
 
 if TYPE_CHECKING:
@@ -22,6 +23,11 @@ _HEADER = (
     *("peak MB", "ms/image", "against the best"),
 )
 _SIGNIFICANT = 0.05
+_COLUMNS = """\
+extract s: features of all layers, once for every mode that reads them. train s: mean of a seed, \
+with the choice of hyperparameters, the rows held out to know when to stop, and compilation. \
+trained: parameters. peak MB: of the process that ran all seeds of a mode. ms/image: from decoded \
+pixels, the base up to the layer in batches of 32, and what comes after it."""
 _EPOCHS = 20  # of a training without a cache, where no dense head was trained here
 
 
@@ -50,7 +56,8 @@ class Summary:
         Of the process that ran it, in 10^6 bytes.
     seeds : int
     p_value : float or None
-        Of the paired test against the best, Holm-corrected; None for the best itself.
+        Of the paired test against the best, Holm-corrected; None for the best itself, and where
+        no seed was run with both.
     """
 
     mode: str
@@ -67,11 +74,6 @@ class Summary:
     seeds: int
     p_value: float | None = None
 
-    @property
-    def name(self) -> str:
-        """Mode and head, as one word."""
-        return self.mode if self.mode.partition(":")[0] != "frozen" else f"frozen {self.head}"
-
 
 @dataclass(frozen=True)
 class Benchmark:
@@ -82,18 +84,27 @@ class Benchmark:
     records : tuple of Record
     rows : int
         Labelled rows.
+    trained : int
+        Those of them that one seed trains on.
+    layer : str
+        What frozen heads are trained on.
     classes : tuple of str
     resampled : bool
         Whether each seed has a fold of its own; else all share the given validation split.
-    cost : dict of str to float
+    cost : dict
         See `headstart.heads.modes.base_cost`.
+    failed : dict of str to str
+        Modes that could not be run to the end, and why.
     """
 
     records: tuple[Record, ...]
     rows: int
+    trained: int
+    layer: str
     classes: tuple[str, ...]
     resampled: bool
-    cost: dict[str, float]
+    cost: dict[str, Any]
+    failed: dict[str, str] = field(default_factory=dict)
 
     def summaries(self) -> list[Summary]:
         """Return every mode, best accuracy first, each tested against the best."""
@@ -106,7 +117,9 @@ class Benchmark:
             return []
         best = found[0]
         raw = [self._p_value(best[1], records) for _, records in found[1:]]
-        others = zip(found[1:], metrics.holm(raw), strict=True)
+        corrected = iter(metrics.holm([p for p in raw if p is not None]))
+        p_values = [None if p is None else next(corrected) for p in raw]
+        others = zip(found[1:], p_values, strict=True)
         return [best[0], *(replace(summary, p_value=p) for (summary, _), p in others)]
 
     def break_even(self) -> dict[str, float]:
@@ -116,13 +129,13 @@ class Benchmark:
         -------
         dict
             ``epochs``: of one training (the dense head's, as measured); ``usual_seconds``: what
-            running an unmodified base in each of them takes; ``extract_seconds``: what
-            extraction took, once; ``trainings``: the ratio.
+            running an unmodified base on the training rows in each of them takes;
+            ``extract_seconds``: what extraction took, once; ``trainings``: the ratio.
         """
         dense = [r.epochs for r in self.records if (r.mode, r.head) == ("frozen", "dense")]
         epochs = float(np.mean(dense)) if dense else float(_EPOCHS)
         extract = max((record.extract_seconds for record in self.records), default=0.0)
-        usual = epochs * self.rows * self.cost["usual_ms"] / 1e3
+        usual = epochs * self.trained * self.cost["usual_ms"] / 1e3
         return {
             "epochs": epochs,
             "usual_seconds": usual,
@@ -134,17 +147,20 @@ class Benchmark:
         """Return what JSON can hold: ``modes`` (one a seed), ``summary`` and more."""
         return {
             "rows": self.rows,
+            "trained": self.trained,
+            "layer": self.layer,
             "classes": list(self.classes),
             "resampled": self.resampled,
             "cost": self.cost,
             "break_even": self.break_even() if self.cost else {},
             "modes": [record.to_dict() for record in self.records],
             "summary": [asdict(summary) for summary in self.summaries()],
+            "failed": self.failed,
         }
 
     def __str__(self) -> str:
         """Return the table for a terminal."""
-        cells = [list(_HEADER), *(_cells(summary) for summary in self.summaries())]
+        cells = [list(_HEADER), *self._cells()]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = [
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
@@ -154,12 +170,15 @@ class Benchmark:
 
     def to_markdown(self) -> str:
         """Return the table for a document."""
-        cells = [list(_HEADER), ["---"] * len(_HEADER)]
-        cells += [_cells(summary) for summary in self.summaries()]
+        cells = [list(_HEADER), ["---"] * len(_HEADER), *self._cells()]
         table = "\n".join(f"| {' | '.join(row)} |" for row in cells)
         return "\n\n".join([table, *self._notes()]) + "\n"
 
+    def _cells(self) -> list[list[str]]:
+        return [_cells(summary, best=rank == 0) for rank, summary in enumerate(self.summaries())]
+
     def _notes(self) -> Iterator[str]:
+        yield from (f"{name} failed: {why}" for name, why in self.failed.items())
         seeds = sorted({record.seed for record in self.records})
         how = "a fold of its own for each seed" if self.resampled else "the given validation split"
         yield (
@@ -167,11 +186,16 @@ class Benchmark:
             f"{', '.join(map(str, seeds))}; {how}. The 95% is Wilson's interval; tests are paired "
             f"({'corrected resampled t' if self._many() else 'McNemar'}, Holm's correction)."
         )
+        formed = max((record.form_seconds for record in self.records), default=0.0)
+        yield (
+            f"{_COLUMNS} Not in train s: the row space of all rows, which frozen heads share, took "
+            f"{formed:.2f} s, once (to read, where it had been computed before)."
+        )
         paid = self.break_even()
         yield (
-            f"Extraction took {paid['extract_seconds']:.1f} s, once. Running the usual base in "
-            f"each epoch of a training of {paid['epochs']:.0f} epochs takes "
-            f"{paid['usual_seconds']:.1f} s: the cache has paid for itself after "
+            f"Extraction took {paid['extract_seconds']:.1f} s, once. Running the usual base on "
+            f"{self.trained:,} training rows in each epoch of a training of {paid['epochs']:.0f} "
+            f"epochs takes {paid['usual_seconds']:.1f} s: the cache has paid for itself after "
             f"{paid['trainings']:.2g} trainings."
         )
 
@@ -181,9 +205,10 @@ class Benchmark:
     def _summary(self, records: list[Record]) -> Summary:
         first = records[0]
         measured = sum(len(record.right) for record in records)
-        distinct = measured if self.resampled and len(records) <= FOLDS else len(first.right)
+        distinct = min(measured, self.rows) if self.resampled else len(first.right)
         accuracy = sum(record.right.count("1") for record in records) / measured
-        base = self.cost.get("base_ms", 0.0) if first.extract_seconds else 0.0
+        layer = layer_of(first.mode, self.layer)
+        base = self.cost["base_ms"][layer] if layer else 0.0
         return Summary(
             mode=first.mode,
             head=first.head,
@@ -200,10 +225,12 @@ class Benchmark:
             seeds=len(records),
         )
 
-    def _p_value(self, best: Sequence[Record], other: Sequence[Record]) -> float:
+    def _p_value(self, best: Sequence[Record], other: Sequence[Record]) -> float | None:
         """Return how likely such a difference is by chance, on the seeds that both have."""
         theirs = {record.seed: record for record in other}
         pairs = [(one, theirs[one.seed]) for one in best if one.seed in theirs]
+        if not pairs:
+            return None
         if self._many() and len(pairs) > 1:
             differences = np.array([one.accuracy - two.accuracy for one, two in pairs])
             row = 1 / len(pairs[0][0].right)
@@ -218,7 +245,7 @@ def _mostly(records: Sequence[Record]) -> NDArray[np.bool_]:
     return mostly
 
 
-def _cells(summary: Summary) -> list[str]:
+def _cells(summary: Summary, *, best: bool) -> list[str]:
     low, high = summary.ci95
     return [
         summary.mode,
@@ -231,7 +258,7 @@ def _cells(summary: Summary) -> list[str]:
         _short(summary.trained_parameters),
         f"{summary.peak_mb:,.0f}",
         f"{summary.predict_ms_per_image:.2f}",
-        _verdict(summary.p_value),
+        "best" if best else _verdict(summary.p_value),
     ]
 
 
@@ -244,5 +271,5 @@ def _short(count: int) -> str:
 
 def _verdict(p_value: float | None) -> str:
     if p_value is None:
-        return "best"
+        return "-"
     return "worse" if p_value < _SIGNIFICANT else "not distinguishable"

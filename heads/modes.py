@@ -5,7 +5,9 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,14 +21,16 @@ from headstart.heads.evaluation import evaluate
 from headstart.heads.folds import fewest_groups, grouped_folds
 from headstart.heads.forms import Forms
 from headstart.heads.logreg import LogisticHead
-from headstart.heads.registry import HEAD_NAMES, make_head
+from headstart.heads.registry import HEAD_NAMES, make_fitting, make_head
 from headstart.heads.rows import FeatureRows
 from headstart.heads.splits import FOLDS, Labelled, labelled_rows, protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
+
+    from headstart.heads.networks import Examples
 
     Int = NDArray[np.int64]
     Split = tuple[Int, Int]
@@ -80,14 +84,19 @@ class Record:
     extract_seconds : float
         What the features it is trained on cost, once; 0 for what runs on pixels.
     train_seconds : float
+        Hyperparameters and the warm-up included; without `form_seconds`.
     trained_parameters : int
     epochs : int
+        That were run; of the dense head, those up to its best and the ones it waited after that.
     predict_ms_per_image : float
         Of what comes after the cached features, or of all after the pixels.
     peak_mb : float
         Most memory of the process that ran this mode, in 10^6 bytes.
     right : str
         One character, 0 or 1, for each row that was measured.
+    form_seconds : float
+        To bring all rows into the form a frozen head is given, as their row space: to compute
+        that the first time, to read it afterwards.
     """
 
     mode: str
@@ -102,6 +111,7 @@ class Record:
     predict_ms_per_image: float
     peak_mb: float = 0.0
     right: str = field(default="", repr=False)
+    form_seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold."""
@@ -132,21 +142,23 @@ def run_mode(bench: Bench, mode: str, head: str, seeds: list[int]) -> Iterator[R
     Raises
     ------
     HeadError
-        If a class has too few rows.
+        If a class has too few rows, a head needs more memory than there is, or a network
+        diverges.
     """
     run = _Run(bench)
     for seed in seeds:
         yield run.one(mode, head, seed)
 
 
-def base_cost(bench: Bench) -> dict[str, float]:
+def base_cost(bench: Bench, layers: Sequence[str]) -> dict[str, Any]:
     """Measure what the base costs a picture, here and as it is usually run.
 
     Returns
     -------
     dict
-        ``base_ms``: as `extract` runs it, from decoded pixels to `layer`; ``usual_ms``: as an
-        unmodified Keras model that is run again in each epoch. Medians over batches.
+        ``base_ms``: as `extract` runs it, from decoded pixels to each of the layers, layer to
+        milliseconds; ``usual_ms``: to the bench's own layer, as an unmodified Keras model that
+        is run again in each epoch. Medians over batches.
     """
     from headstart.extract.base import load_base
     from headstart.extract.weights import find_weights
@@ -154,15 +166,8 @@ def base_cost(bench: Bench) -> dict[str, float]:
     run = _Run(bench)
     spec, keras = run.store.spec, import_keras()
     pixels = np.load(bench.pixels, mmap_mode="r")
-    batches = [np.array(pixels[i : i + _BATCH]) for i in range(0, len(pixels), _BATCH)][:_BATCHES]
-    ours = load_base(
-        find_weights(bench.weights),
-        size=spec.size,
-        layers=[bench.layer],
-        engine=spec.engine,
-        precision=spec.precision,
-        batch_size=_BATCH,
-    )
+    starts = range(0, max(1, len(pixels) - _BATCH + 1), _BATCH)[:_BATCHES]
+    batches = [np.array(pixels[first : first + _BATCH]) for first in starts]
     base = run.base()
     usual = keras.Model(base.input, base.get_layer(bench.layer).output)
 
@@ -175,12 +180,35 @@ def base_cost(bench: Bench) -> dict[str, float]:
             found.append(1e3 * (time.perf_counter() - started) / len(batch))
         return float(np.median(found))
 
+    def ours(layer: str) -> Callable[[NDArray[np.uint8]], Any]:
+        return load_base(
+            find_weights(bench.weights),
+            size=spec.size,
+            layers=[layer],
+            engine=spec.engine,
+            precision=spec.precision,
+            batch_size=_BATCH,
+        )
+
     return {
-        "base_ms": milliseconds(ours),
+        "base_ms": {layer: milliseconds(ours(layer)) for layer in layers},
         "usual_ms": milliseconds(
             lambda batch: usual.predict_on_batch(batch.astype(np.float32) / 127.5 - 1)
         ),
     }
+
+
+def peak_mb() -> float:
+    """Return the most memory this process has had, in 10^6 bytes.
+
+    The kernel's own figure of this program where there is one: what `getrusage` says begins at
+    the memory of the process that started this one.
+    """
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text("utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024 / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT / 1e6
 
 
 def split_of(store: Store, rows: Labelled, seed: int) -> Split:
@@ -203,13 +231,13 @@ class _Run:
         split = split_of(self.store, self._rows, seed)
         kind = {"majority": self._majority, "untrained": self._untrained, "frozen": self._frozen}
         found = kind.get(mode, self._network)(mode, head, split, seed)
-        cached = mode not in (*FROM_PIXELS, "majority")
+        features = layer_of(mode, self._bench.layer)
         return Record(
             mode=mode,
             head=head,
             seed=seed,
-            extract_seconds=self.store.extract_seconds if cached else 0.0,
-            peak_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT / 1e6,
+            extract_seconds=self.store.extract_seconds if features else 0.0,
+            peak_mb=peak_mb(),
             **found,
         )
 
@@ -231,40 +259,49 @@ class _Run:
     def _frozen(self, mode: str, head: str, split: Split, seed: int) -> dict[str, Any]:
         del mode
         source = FeatureRows(self.store, self._bench.layer, self._rows.numbers)
-        classifier = make_head(head)
+        forms = Forms(source, plain=False, max_memory=None, progress=None)
+        classifier = make_fitting(head, streamed=bool(forms.streamed))
         if "random_state" in classifier.get_params():
             classifier.set_params(random_state=seed)
-        form = Forms(source, plain=False, max_memory=None, progress=None).of(head, classifier)
+        started = time.perf_counter()
+        form = forms.of(head, classifier)
+        formed = time.perf_counter() - started
         found = evaluate(head, classifier, form, rows=self._rows, splits=[split])
         return {
             "accuracy": found.accuracy,
             "log_loss": float(found.log_loss or 0.0),
             "right": _digits(found.right),
+            "form_seconds": formed,
             "train_seconds": found.fit_seconds,
             "trained_parameters": _parameters(head, source.shape[1], self._classes),
-            "epochs": int(found.params.get("epochs", 0)),
+            "epochs": _epochs_run(classifier, found.params),
             "predict_ms_per_image": found.predict_ms_per_image,
         }
 
     def _network(self, mode: str, head: str, split: Split, seed: int) -> dict[str, Any]:
         del head
-        import_keras().utils.set_random_seed(seed)
+        model = self._model(mode, seed)
         from headstart.heads import networks
 
         codes, X = self._rows.codes, self._examples(mode)
         rows, held = self._held(split[0], seed)
-        model, started = self._model(mode), time.perf_counter()
+        started = time.perf_counter()
         if mode.startswith("finetune:"):
             head_alone = LogisticHead(random_state=seed)
-            head_alone.fit(networks.before_classifier(model, X, rows), codes[rows])
+            given = networks.before_classifier(model, X, rows)
+            head_alone.fit(given, codes[rows], groups=self._rows.groups[rows])
             networks.start_classifier(model, head_alone.coef_, head_alone.intercept_)
         settings = {"epochs": self._bench.epochs} if mode.startswith("finetune:") else _SCRATCH
         recipe = networks.Recipe(seed=seed, **settings)
         cost = networks.train(model, X, codes, rows=rows, held=held, recipe=recipe)
-        trained, started = time.perf_counter() - started, time.perf_counter()
-        measures = self._measures(networks.probabilities(model, X, split[1]), split)
-        seconds = time.perf_counter() - started
-        return measures | {
+        trained = time.perf_counter() - started
+        probability, seconds = networks.timed_probabilities(model, X, split[1])
+        if not np.isfinite(probability).all():
+            raise HeadError(
+                f"{mode} diverged at seed {seed} with learning rate {recipe.learning_rate:g}: "
+                "its probabilities are not numbers"
+            )
+        return self._measures(probability, split) | {
             "train_seconds": trained,
             "trained_parameters": cost.parameters,
             "epochs": cost.epochs,
@@ -294,15 +331,23 @@ class _Run:
         rows, held = grouped_folds(codes, groups, folds, seed)[0]
         return train[rows], train[held]
 
-    def _examples(self, mode: str) -> NDArray[Any]:
-        """Return what a network is given, a row each: pixels, or features at the cut."""
-        if mode in FROM_PIXELS:
-            pixels: NDArray[np.uint8] = np.load(self._bench.pixels, mmap_mode="r")
-            return pixels[self._rows.numbers]
-        return self.store.features(cut_of(mode), rows=self._rows.numbers, dtype="float16")
+    def _examples(self, mode: str) -> Examples:
+        """Return what a network is given, a row each: pixels on disk, or features at the cut."""
+        from headstart.heads import networks
 
-    def _model(self, mode: str) -> Any:
+        if mode in FROM_PIXELS:
+            return networks.Picked(np.load(self._bench.pixels, mmap_mode="r"), self._rows.numbers)
+        layer = layer_of(mode, self._bench.layer)
+        features: NDArray[np.float16] = self.store.features(
+            layer, rows=self._rows.numbers, dtype="float16"
+        )
+        return features
+
+    def _model(self, mode: str, seed: int) -> Any:
         """Return the network, with the weights it starts from."""
+        keras = import_keras()
+        keras.utils.clear_session()  # else the layers of a second base have other names
+        keras.utils.set_random_seed(seed)
         from headstart.heads import networks
 
         size = self.store.spec.size
@@ -311,7 +356,9 @@ class _Run:
         base, train_bn = self.base(), self._bench.train_bn
         if mode == "finetune:all":
             return networks.whole(base, self._classes, train_bn=train_bn)
-        return networks.tail(base, cut_of(mode), self._classes, train_bn=train_bn)
+        return networks.tail(
+            base, layer_of(mode, self._bench.layer), self._classes, train_bn=train_bn
+        )
 
     def base(self) -> Any:
         """Return the base as Keras has it, with its pretrained weights."""
@@ -328,9 +375,27 @@ class _Run:
         return keras_base(weights, size=self.store.spec.size)
 
 
-def cut_of(mode: str) -> str:
-    """Return the layer in ``finetune:LAYER``."""
-    return mode.partition(":")[2]
+def layer_of(mode: str, layer: str) -> str:
+    """Return the layer whose features a mode needs, where frozen heads need those of `layer`.
+
+    Examples
+    --------
+    >>> layer_of("frozen", "mixed7"), layer_of("finetune:mixed9", "mixed7")
+    ('mixed7', 'mixed9')
+    >>> layer_of("scratch", "mixed7")
+    ''
+    """
+    if mode in (*FROM_PIXELS, "majority"):
+        return ""
+    return mode.partition(":")[2] or layer
+
+
+def _epochs_run(classifier: Any, params: dict[str, Any]) -> int:
+    """Return how many epochs a head was trained, where it says which was the best."""
+    if "epochs" not in params:
+        return 0
+    settings = classifier.get_params()
+    return int(min(params["epochs"] + settings["patience"], settings["epochs"]))
 
 
 def _digits(right: NDArray[np.bool_]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import keras
 import numpy as np
@@ -45,18 +45,44 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training cost: seconds, epochs, parameters that were trained."""
+    """What a training cost: epochs that were run, parameters that were trained."""
 
-    seconds: float
     epochs: int
     parameters: int
+
+
+class Examples(Protocol):
+    """What a network is trained on, a row each: an array, or what reads one batch at a time."""
+
+    def __getitem__(self, rows: Int, /) -> NDArray[Any]:
+        """Return some rows."""
+
+
+@dataclass(frozen=True)
+class Picked:
+    """Some rows of an array, perhaps of a memory map: they are read when they are asked for.
+
+    Attributes
+    ----------
+    array : ndarray of shape (n, ...)
+    numbers : ndarray of shape (m,)
+        Which rows of it these are.
+    """
+
+    array: NDArray[Any]
+    numbers: Int
+
+    def __getitem__(self, rows: Int, /) -> NDArray[Any]:
+        """Return some of the rows."""
+        found: NDArray[Any] = self.array[self.numbers[rows]]
+        return found
 
 
 def tail(base: Any, cut: str, classes: int, *, train_bn: bool = False) -> Any:
     """Return the network above a cut: activations there to class probabilities.
 
     The layers above the cut keep their pretrained weights and are trained; those below are no
-    part of it.
+    part of it. Above the last layer there is the classifier only.
 
     Parameters
     ----------
@@ -68,9 +94,12 @@ def tail(base: Any, cut: str, classes: int, *, train_bn: bool = False) -> Any:
     train_bn : bool
         Train batch normalisation too; else it stays in inference mode, as it is.
     """
-    body = keras.Model(base.get_layer(cut).output, base.output)
+    start = base.get_layer(cut).output
+    maps = keras.Input(start.shape[1:])
+    if start is base.output:
+        return keras.Model(maps, _classifier(maps, classes))
+    body = keras.Model(start, base.output)
     _release(body, train_bn=train_bn)
-    maps = keras.Input(body.input_shape[1:])
     return keras.Model(maps, _classifier(body(maps), classes))
 
 
@@ -120,7 +149,7 @@ def convnet(size: int, classes: int, *, augment: bool = False) -> Any:
     return model
 
 
-def before_classifier(model: Any, X: NDArray[Any], rows: Int) -> Single:
+def before_classifier(model: Any, X: Examples, rows: Int) -> Single:
     """Return what the last layer of a network is given for some rows, ``(m, channels)``."""
     return probabilities(keras.Model(model.input, model.layers[-2].output), X, rows)
 
@@ -133,17 +162,15 @@ def start_classifier(model: Any, coef: NDArray[Any], intercept: NDArray[Any]) ->
     model.layers[-1].set_weights([coef.T, intercept])
 
 
-def train(
-    model: Any, X: NDArray[Any], codes: Int, *, rows: Int, held: Int, recipe: Recipe
-) -> Trained:
+def train(model: Any, X: Examples, codes: Int, *, rows: Int, held: Int, recipe: Recipe) -> Trained:
     """Train a network on some rows of X, until the loss on others stops falling.
 
     Parameters
     ----------
     model : keras.Model
         With class probabilities as output.
-    X : ndarray of shape (n, ...)
-        Perhaps a memory map: a batch is read at a time.
+    X : ndarray of shape (n, ...), or Picked
+        Only a batch is asked for at a time.
     codes : ndarray of shape (n,)
         Class numbers.
     rows, held : ndarray of int
@@ -151,7 +178,6 @@ def train(
     """
     compile_for_training(model, recipe.learning_rate)
     stop = keras.callbacks.EarlyStopping(patience=recipe.patience, restore_best_weights=True)
-    started = time.perf_counter()
     history = model.fit(
         Batches(X, codes, rows, recipe.batch_size, seed=recipe.seed),
         validation_data=Batches(X, codes, held, recipe.batch_size),
@@ -160,7 +186,7 @@ def train(
         verbose=0,
     )
     parameters = sum(int(np.prod(w.shape)) for w in model.trainable_weights)
-    return Trained(time.perf_counter() - started, len(history.epoch), parameters)
+    return Trained(len(history.epoch), parameters)
 
 
 def compile_for_training(model: Any, learning_rate: float) -> None:
@@ -172,17 +198,28 @@ def compile_for_training(model: Any, learning_rate: float) -> None:
     )
 
 
-def probabilities(model: Any, X: NDArray[Any], rows: Int) -> Single:
+def probabilities(model: Any, X: Examples, rows: Int) -> Single:
     """Return class probabilities of some rows ``(m, k)``."""
     parts = [rows[first : first + _PREDICTED] for first in range(0, len(rows), _PREDICTED)]
     return np.concatenate([np.asarray(model.predict_on_batch(ready(X[part]))) for part in parts])
+
+
+def timed_probabilities(model: Any, X: Examples, rows: Int) -> tuple[Single, float]:
+    """Return class probabilities of some rows, and their seconds once programs are compiled.
+
+    A batch of each size is predicted before the clock starts.
+    """
+    probabilities(model, X, rows[:_PREDICTED])
+    probabilities(model, X, rows[(len(rows) - 1) // _PREDICTED * _PREDICTED :])
+    started = time.perf_counter()
+    return probabilities(model, X, rows), time.perf_counter() - started
 
 
 class Batches(keras.utils.PyDataset):  # type: ignore[misc]
     """Rows of an array, batch by batch, in an order of each epoch's own where there is a seed."""
 
     def __init__(
-        self, X: NDArray[Any], codes: Int, rows: Int, batch_size: int, *, seed: int | None = None
+        self, X: Examples, codes: Int, rows: Int, batch_size: int, *, seed: int | None = None
     ) -> None:
         super().__init__()
         self._X, self._codes, self._rows, self._size = X, codes, np.array(rows), batch_size

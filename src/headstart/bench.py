@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
 import json
 import os
@@ -13,7 +14,7 @@ from headstart._child import in_child
 from headstart.cache import Spec
 from headstart.errors import HeadError
 from headstart.extract import Settings, fill_store
-from headstart.extract.layers import check_layers
+from headstart.extract.layers import check_cuts, check_layers
 from headstart.extract.pixels import decode_rows
 from headstart.heads import modes
 from headstart.heads.benchmark import Benchmark
@@ -24,9 +25,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from headstart.cache import Progress, Store
+    from headstart.heads.splits import Labelled
 
 HEADS = ("logreg", "svm", "ridge", "knn", "dense")
 FINETUNE = ("mixed9", "mixed8", "mixed7", "all")
+#: Of how modes are trained and measured: results of another one are not gone on with.
+_RECIPE = 2
 #: About how long one seed of each takes, in parts of a frozen head's time.
 _COST = {"finetune": 40, "finetune:all": 150, "scratch": 50, "scratch+augment": 60}
 
@@ -80,18 +84,21 @@ def bench(
     ------
     HeadError
         If a head is unknown, a class has too few rows, or the folder holds results of other
-        settings.
+        settings. A mode that cannot be run is noted as failed, and the others are run.
     LayerError
-        If there is no such layer.
+        If there is no such layer, or what is above one cannot be trained on its output alone.
     DataError
         If the data cannot be used.
     """
     entries = _entries(heads, finetune, scratch=scratch)
     cuts = [layer for layer in finetune if layer != "all"]
     layer = settings.layers[0] if settings.layers else Spec(weights="").layer
-    check_layers([layer, *cuts])
+    check_layers([layer])
+    if cuts:
+        check_cuts(cuts)
     place = Path(folder)
-    wanted = _with_layers(settings, [layer, *cuts])
+    layers = tuple(dict.fromkeys([layer, *cuts]))
+    wanted = dataclasses.replace(settings, layers=layers, pool="none")
     store, summary = fill_store(data, place / "features", wanted, progress=progress)
     pixels = decode_rows(store, summary.source, place, progress=progress)
     what = Bench(
@@ -103,13 +110,17 @@ def bench(
         train_bn=train_bn,
     )
     results = _Results(place / "bench.json", what, store)
-    if not results.cost:
-        results.keep(cost=next(in_child(_cost, what)))
+    untimed = [name for name in layers if name not in results.cost.get("base_ms", {})]
+    if untimed:
+        results.keep(cost=next(in_child(_cost, what, untimed)))
     for mode, head, missing, done, total in _tasks(entries, range(seeds), results.records):
         if progress is not None:
             progress(f"benchmark ({mode} {head})", done, total)
-        for record in in_child(modes.run_mode, what, mode, head, missing):
-            results.keep(record)
+        try:
+            for record in in_child(modes.run_mode, what, mode, head, missing):
+                results.keep(record)
+        except HeadError as error:
+            results.failed[f"{mode} {head}"] = str(error)
     return results.benchmark(entries, range(seeds))
 
 
@@ -122,10 +133,6 @@ def _entries(heads: Sequence[str], finetune: Sequence[str], *, scratch: bool) ->
     for mode, head in entries:
         modes.check_mode(mode, head)
     return entries
-
-
-def _with_layers(settings: Settings, layers: Sequence[str]) -> Settings:
-    return dataclasses.replace(settings, layers=tuple(dict.fromkeys(layers)), pool="none")
 
 
 def _tasks(
@@ -152,21 +159,28 @@ class _Results:
     def __init__(self, path: Path, what: Bench, store: Store) -> None:
         rows = labelled_rows(store, None)
         self._path, self._store, self._rows = path, store, rows
+        self._layer = what.layer
+        self._trained = len(modes.split_of(store, rows, 0)[0])
+        self.failed: dict[str, str] = {}
         self._settings = {
             "layer": what.layer,
             "epochs": what.epochs,
             "train_bn": what.train_bn,
             "features": store.fingerprint(what.layer, rows=rows.numbers),
+            "rows": _digest(rows, store.classes),
+            "recipe": _RECIPE,
         }
         content = json.loads(path.read_text("utf-8")) if path.exists() else {}
         self._refuse_others(content.get("settings", self._settings))
-        self.cost: dict[str, float] = content.get("cost", {})
+        self.cost: dict[str, Any] = content.get("cost", {})
         self.records = [Record(**record) for record in content.get("modes", [])]
 
-    def keep(self, record: Record | None = None, *, cost: dict[str, float] | None = None) -> None:
-        """Add a result, or what the base costs."""
+    def keep(self, record: Record | None = None, *, cost: dict[str, Any] | None = None) -> None:
+        """Add a result, or what the base costs up to some more layers."""
         self.records += [record] if record else []
-        self.cost = cost or self.cost
+        if cost:
+            known = self.cost.get("base_ms", {})
+            self.cost = cost | {"base_ms": known | cost["base_ms"]}
         content = {"settings": self._settings} | self._all().to_dict()
         draft = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         draft.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
@@ -182,9 +196,12 @@ class _Results:
         return Benchmark(
             records=tuple(self.records),
             rows=len(self._rows.numbers),
+            trained=self._trained,
+            layer=self._layer,
             classes=self._store.classes,
             resampled=not self._rows.validation.any(),
             cost=self.cost,
+            failed=self.failed,
         )
 
     def _refuse_others(self, theirs: dict[str, Any]) -> None:
@@ -196,5 +213,14 @@ class _Results:
             )
 
 
-def _cost(what: Bench) -> Iterator[dict[str, float]]:
-    yield modes.base_cost(what)
+def _digest(rows: Labelled, classes: Sequence[str]) -> str:
+    """Identify the labels, the split and what is kept together (hex)."""
+    parts = [rows.numbers, rows.codes, rows.groups, rows.validation, rows.first_view]
+    found = hashlib.sha256(json.dumps(list(classes)).encode())
+    for part in parts:
+        found.update(part.tobytes())
+    return found.hexdigest()
+
+
+def _cost(what: Bench, layers: list[str]) -> Iterator[dict[str, Any]]:
+    yield modes.base_cost(what, layers)

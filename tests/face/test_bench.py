@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
 
+import generators
 import pytest
 
 import fakes
 from headstart import bench as module
 from headstart import cli
+from headstart._child import in_child
 from headstart.bench import bench
 from headstart.errors import HeadError, LayerError
 from headstart.extract import Settings
 from headstart.heads import modes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from headstart.heads.modes import Bench, Record
+
 SETTINGS = Settings(size=75, weights="random")
+_RUN = modes.run_mode
 LIGHT: dict[str, Any] = {"heads": ["ridge"], "finetune": [], "scratch": False, "seeds": 2}
 pytestmark = pytest.mark.usefixtures("fake_base")
 
@@ -28,10 +34,7 @@ pytestmark = pytest.mark.usefixtures("fake_base")
 def _no_keras(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do not time the base: it is not there."""
 
-    def cost(_: object) -> Iterator[dict[str, float]]:
-        yield {"base_ms": 1.0, "usual_ms": 2.0}
-
-    monkeypatch.setattr(module, "_cost", cost)
+    monkeypatch.setattr(module, "_cost", generators.cost)
     monkeypatch.setattr(module, "in_child", lambda function, *rest: function(*rest))
 
 
@@ -70,8 +73,102 @@ def test_other_settings_are_refused(pets: Path, tmp_path: Path) -> None:
     with pytest.raises(HeadError, match=r"other settings \(epochs\)"):
         bench(pets, tmp_path / "out", SETTINGS, **LIGHT, epochs=9)
     fakes.draw(pets / "cat" / "new.png", seed=77)
-    with pytest.raises(HeadError, match=r"other settings \(features\)"):
+    with pytest.raises(HeadError, match=r"other settings \(features, rows\)"):
         bench(pets, tmp_path / "out", SETTINGS, **LIGHT)
+
+
+def _manifest(pets: Path, labels: Sequence[str], splits: Sequence[str]) -> Path:
+    """Write which label and split each of the pictures has."""
+    lines = [
+        f"{path.relative_to(pets).as_posix()},{label},{split}"
+        for path, label, split in zip(sorted(pets.rglob("*.png")), labels, splits, strict=True)
+    ]
+    file = pets / "manifest.csv"
+    file.write_text("\n".join(["path,label,split", *lines]) + "\n")
+    return file
+
+
+@pytest.mark.parametrize("change", ["labels", "names", "splits"])
+def test_results_of_other_labels_and_splits_are_refused(
+    pets: Path, tmp_path: Path, change: str
+) -> None:
+    """The same features of the same pictures are another benchmark under other labels."""
+    labels = ["cat"] * 10 + ["dog"] * 10
+    splits = (["train"] * 6 + ["validation"] * 4) * 2
+    bench(_manifest(pets, labels, splits), tmp_path / "out", SETTINGS, **LIGHT)
+    bench(_manifest(pets, labels, splits), tmp_path / "out", SETTINGS, **LIGHT)
+    if change == "labels":
+        labels[0], labels[-1] = labels[-1], labels[0]
+    elif change == "names":
+        labels = ["wolf" if label == "dog" else label for label in labels]
+    else:
+        splits[0], splits[9] = splits[9], splits[0]
+    with pytest.raises(HeadError, match=r"other settings \(rows\)"):
+        bench(_manifest(pets, labels, splits), tmp_path / "out", SETTINGS, **LIGHT)
+
+
+def test_the_base_is_timed_once_to_every_layer(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A benchmark that goes on with one more cut measures that one only."""
+    timed: list[list[str]] = []
+
+    def cost(what: Bench, layers: list[str]) -> Iterator[dict[str, Any]]:
+        timed.append(layers)
+        yield from generators.cost(what, layers)
+
+    monkeypatch.setattr(module, "_cost", cost)
+    monkeypatch.setattr(modes, "run_mode", _tuned)
+    bench(pets, tmp_path / "out", SETTINGS, **LIGHT)
+    found = bench(pets, tmp_path / "out", SETTINGS, **(LIGHT | {"finetune": ["mixed5", "all"]}))
+    assert timed == [["mixed7"], ["mixed5"]]
+    assert set(found.cost["base_ms"]) == {"mixed7", "mixed5"}
+
+
+def _tuned(what: Bench, mode: str, head: str, seeds: list[int]) -> Iterator[Record]:
+    """Run a mode; above a cut, where there is no base to tune, say that nothing was learnt."""
+    run = ("majority", "-") if mode.startswith("finetune:") else (mode, head)
+    for record in _RUN(what, *run, seeds):
+        yield dataclasses.replace(record, mode=mode, head=head)
+
+
+def test_a_mode_that_fails_does_not_keep_others_from_running(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is named with its reason; what it did before is kept, and the next run tries again."""
+
+    def diverges(what: Bench, mode: str, head: str, seeds: list[int]) -> Iterator[Record]:
+        for seed in seeds:
+            if (mode, seed) == ("untrained", 1):
+                raise HeadError("untrained diverged at seed 1")
+            yield from _RUN(what, mode, head, [seed])
+
+    monkeypatch.setattr(modes, "run_mode", diverges)
+    found = bench(pets, tmp_path / "out", SETTINGS, **LIGHT)
+    failed = dict.fromkeys(("untrained ncm", "untrained softmax"), "untrained diverged at seed 1")
+    assert found.failed == failed
+    assert {(s.mode, s.seeds) for s in found.summaries()} == {
+        ("majority", 2),
+        ("untrained", 1),
+        ("frozen", 2),
+    }
+    monkeypatch.setattr(modes, "run_mode", _RUN)
+    assert bench(pets, tmp_path / "out", SETTINGS, **LIGHT).failed == {}
+
+
+def test_modes_run_in_processes_of_their_own(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing here stands in for the process that trains a head and hands over its results."""
+    monkeypatch.setattr(module, "in_child", in_child)
+    monkeypatch.setattr(module, "_entries", lambda *_, **__: [("majority", "-"), ("frozen", "ncm")])
+    found = bench(pets, tmp_path / "out", SETTINGS, **LIGHT)
+    kept = {(r.mode, r.head, r.seed): r for r in found.records}
+    entries = (("majority", "-"), ("frozen", "ncm"))
+    assert set(kept) == {(*entry, seed) for entry in entries for seed in (0, 1)}
+    assert kept["majority", "-", 0].accuracy == 0.5
+    assert len(kept["frozen", "ncm", 1].right) == 4
+    assert 20 < kept["frozen", "ncm", 0].peak_mb < 1000
 
 
 def test_what_cannot_run_is_refused_before_anything_is_computed(pets: Path, tmp_path: Path) -> None:
@@ -80,21 +177,30 @@ def test_what_cannot_run_is_refused_before_anything_is_computed(pets: Path, tmp_
         bench(pets, tmp_path / "out", SETTINGS, **(LIGHT | {"heads": ["forest"]}))
     with pytest.raises(LayerError):
         bench(pets, tmp_path / "out", SETTINGS, **(LIGHT | {"finetune": ["mixed99"]}))
+    with pytest.raises(LayerError, match="mixed9_0 cannot be trained on its output alone"):
+        bench(pets, tmp_path / "out", SETTINGS, **(LIGHT | {"finetune": ["mixed9_0"]}))
     assert not (tmp_path / "out").exists()
 
 
-def test_command(pets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The verb prints the table and answers in JSON."""
+def test_command(
+    pets: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The verb runs what its options name, prints the table and answers in JSON."""
+    monkeypatch.setattr(modes, "run_mode", _tuned)
     answer = tmp_path / "answer.json"
-    options = ["--heads", "logreg,ncm", "--finetune", "mixed7", "--no-scratch", "--seeds", "1"]
-    started = module._tasks([("majority", "-"), ("frozen", "ncm")], range(2), [])
-    assert [task[:3] for task in started] == [("majority", "-", [0, 1]), ("frozen", "ncm", [0, 1])]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_entries", lambda *_, **__: [("majority", "-"), ("frozen", "ncm")])
-        command = ["bench", str(pets), "-o", str(tmp_path / "out"), "--size", "75"]
-        assert cli.main([*command, "--weights", "random", *options, "--json", str(answer)]) == 0
+    command = ["bench", str(pets), "-o", str(tmp_path / "out"), "--size", "75"]
+    options = ["--heads", "ridge,ncm", "--finetune", "mixed7", "--no-scratch", "--seeds", "1"]
+    assert cli.main([*command, "--weights", "random", *options, "--json", str(answer)]) == 0
     assert "frozen" in capsys.readouterr().out
-    assert {entry["mode"] for entry in json.loads(answer.read_text())["modes"]} == {
-        "majority",
-        "frozen",
-    }
+    content = json.loads(answer.read_text())
+    assert [(entry["mode"], entry["head"], entry["seed"]) for entry in content["modes"]] == [
+        ("majority", "-", 0),
+        ("untrained", "ncm", 0),
+        ("untrained", "softmax", 0),
+        ("frozen", "ridge", 0),
+        ("frozen", "ncm", 0),
+        ("finetune:mixed7", "softmax", 0),
+    ]

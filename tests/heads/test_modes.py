@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from typing import TYPE_CHECKING, Any
 
+import generators
 import numpy as np
 import pytest
 from PIL import Image
 
+from headstart._child import in_child
 from headstart._keras import import_keras
 from headstart.cache import Store
 from headstart.errors import HeadError, WeightsError
 from headstart.extract import Settings, fill_store
 from headstart.extract.pixels import decode_rows
-from headstart.heads.modes import Bench, Record, base_cost, check_mode, run_mode, split_of
+from headstart.heads import forms, modes
+from headstart.heads.dense import DenseHead
+from headstart.heads.logreg import LogisticHead
+from headstart.heads.modes import (
+    Bench,
+    Record,
+    base_cost,
+    check_mode,
+    peak_mb,
+    run_mode,
+    split_of,
+)
 from headstart.heads.splits import labelled_rows
 
 if TYPE_CHECKING:
@@ -36,7 +51,7 @@ def painted(tmp_path_factory: pytest.TempPathFactory) -> Bench:
             image = Image.fromarray(picture.astype(np.uint8))
             image.save(folder / "pictures" / name / f"{number}.png")
     settings = Settings(
-        layers=("mixed7", "mixed9"),
+        layers=("mixed7", "mixed9", "mixed10"),
         size=SIZE,
         weights="random",
         engine="keras",
@@ -98,6 +113,7 @@ def test_untrained_softmax_knows_nothing(painted: Bench) -> None:
         ("frozen", "logreg", 3 * 3 * 768 + 1),
         ("frozen", "svm", 3 * 3 * 768 + 1),
         ("finetune:mixed9", "softmax", 6_070_272 + 4098),
+        ("finetune:mixed10", "softmax", 4098),
         ("scratch", "convnet", 448 + 4640 + 18496 + (7 * 7 * 64 + 1) * 512 + 513 * 2),
     ],
 )
@@ -131,10 +147,118 @@ def test_each_seed_has_a_fold_of_its_own(painted: Bench) -> None:
 
 
 def test_base_is_timed(painted: Bench) -> None:
-    """What the base costs is measured both ways."""
-    cost = base_cost(painted)
-    assert set(cost) == {"base_ms", "usual_ms"}
-    assert all(milliseconds > 0 for milliseconds in cost.values())
+    """What the base costs is measured both ways, ours up to each layer."""
+    cost = base_cost(painted, ["mixed7", "mixed9"])
+    assert list(cost) == ["base_ms", "usual_ms"]
+    assert list(cost["base_ms"]) == ["mixed7", "mixed9"]
+    assert all(milliseconds > 0 for milliseconds in (*cost["base_ms"].values(), cost["usual_ms"]))
+
+
+def test_a_second_seed_finds_the_same_layers(painted: Bench) -> None:
+    """Keras numbers layers without a name of their own on; a cut among them is found again."""
+    run = modes._Run(painted)
+    for seed in range(2):
+        found = run._model("finetune:activation_3", seed)
+        assert found.input_shape[1:] == (17, 17, 80)
+
+
+def test_a_fat_parent_is_not_counted() -> None:
+    """A process's peak is its own, not what the one that started it had in memory."""
+    ballast = np.ones(300_000_000, np.uint8)
+    (child,) = in_child(generators.peak, 0)
+    assert 20 < child < peak_mb() - ballast.nbytes / 2e6
+    assert peak_mb() > 300
+
+
+def test_rows_past_memory_are_streamed(painted: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A head is trained on batches where the row space does not fit, or says that it cannot."""
+    monkeypatch.setattr(forms, "available_memory", lambda: 1000)
+    assert measured(painted, "frozen", "logreg").accuracy == 1.0
+    with pytest.raises(HeadError, match="'knn' needs all rows in memory"):
+        measured(painted, "frozen", "knn")
+
+
+def test_only_the_first_frozen_head_computes_the_row_space(
+    painted: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it takes to bring rows into a head's form is told apart from training."""
+
+    def slow(*given: Any) -> Any:
+        time.sleep(0.2)
+        return of(*given)
+
+    of = forms.Forms.of
+    monkeypatch.setattr(forms.Forms, "of", slow)
+    record = measured(painted, "untrained", "ncm")
+    assert record.form_seconds > 0.2 > record.train_seconds
+
+
+@pytest.mark.parametrize(("best", "run"), [(30, 35), (58, 60)])
+def test_epochs_are_those_that_were_run(best: int, run: int) -> None:
+    """The dense head says its best epoch, and went on for as many as it is patient."""
+    assert modes._epochs_run(DenseHead(epochs=60, patience=5), {"epochs": best}) == run
+    assert modes._epochs_run(LogisticHead(), {"C": 1.0}) == 0
+
+
+def test_a_network_that_diverges_is_named(painted: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is no number is no result: the error says which mode, seed and learning rate."""
+    recipe = {"epochs": 2, "patience": 1, "learning_rate": 1e30}
+    monkeypatch.setattr(modes, "_SCRATCH", recipe)
+    with pytest.raises(HeadError, match=r"scratch diverged at seed 3 with learning rate 1e\+30"):
+        measured(painted, "scratch", "convnet", 3)
+
+
+def test_the_warm_up_keeps_identical_pictures_together(
+    painted: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The penalty of the classifier a network starts from is chosen in folds of groups."""
+    given: list[Any] = []
+
+    def fit(self: LogisticHead, X: Any, y: Any, **options: Any) -> Any:
+        given.append(options["groups"])
+        assert len(options["groups"]) == len(y)
+        return fit_alone(self, X, y, **options)
+
+    fit_alone = LogisticHead.fit
+    from headstart.heads import networks
+
+    monkeypatch.setattr(LogisticHead, "fit", fit)
+    monkeypatch.setattr(networks, "train", lambda *_, **__: networks.Trained(0, 0))
+    measured(painted, "finetune:mixed10", "softmax")
+    assert len(given) == 1
+
+
+def test_pixels_stay_on_disk(painted: Bench) -> None:
+    """A network asks for a batch of the rows that count, by their numbers in the store."""
+    run = modes._Run(painted)
+    run._rows = dataclasses.replace(run._rows, numbers=run._rows.numbers[::-1])
+    found: Any = run._examples("scratch")
+    assert isinstance(found.array, np.memmap)
+    np.testing.assert_array_equal(found[np.array([0, 3])], np.load(painted.pixels)[[-1, -4]])
+
+
+def test_predictions_are_timed_without_compilation() -> None:
+    """A batch of each size goes first: programs are made for them only once."""
+    from headstart.heads import networks
+
+    class Program:
+        """Takes its time for a batch of a size that it has not seen."""
+
+        def __init__(self) -> None:
+            self.seen: set[int] = set()
+
+        def predict_on_batch(self, X: Any) -> Any:
+            time.sleep(0 if len(X) in self.seen else 0.1)
+            self.seen.add(len(X))
+            return X
+
+    X = np.arange(150, dtype=np.float32)[:, None]
+    for count, sizes in ((150, {64, 22}), (128, {64}), (20, {20})):
+        program = Program()
+        found, seconds = networks.timed_probabilities(program, X, np.arange(count))
+        np.testing.assert_array_equal(found, X[:count])
+        assert program.seen == sizes
+        assert seconds < 0.1
 
 
 def test_other_weights_are_refused(painted: Bench) -> None:
