@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headstart.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+
+    from headstart.heads.modes import Bench
 
 
 def counts(upto: int) -> Iterator[int]:
@@ -39,3 +41,15 @@ def dies(number: int) -> Iterator[int]:
     """Yield one number, then end as for lack of memory."""
     yield number
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def cost(_: Bench, layers: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yield what a base costs that is not there."""
+    yield {"base_ms": dict.fromkeys(layers, 1.0), "usual_ms": 2.0}
+
+
+def peak(_: int) -> Iterator[float]:
+    """Yield the most memory that this process has had."""
+    from headstart.heads.modes import peak_mb
+
+    yield peak_mb()
