@@ -106,5 +106,5 @@ def lines(
 
 def _csv(cells: Sequence[str]) -> str:
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="").writerow(cells)
-    return buffer.getvalue()
+    csv.writer(buffer, lineterminator="\n").writerow(cells)  # so that a line break is quoted
+    return buffer.getvalue().removesuffix("\n")

@@ -19,9 +19,11 @@ from headstart.heads.model import Model, Prediction
 from headstart.prediction import find_pictures, lines
 
 ODD = 'a "quoted", name\nwith a break.png'
+BROKEN = "two\nlines.png"  # nothing else in it needs quotes
 FOUND = [
     Prediction("one.png", "cat", np.array([0.75, 0.25])),
     Prediction(ODD, "dog", np.array([0.4, 0.6])),
+    Prediction(BROKEN, "cat", np.array([0.9, 0.1])),
     Prediction("bad.png", "", np.empty(0), "empty file"),
 ]
 
@@ -58,17 +60,17 @@ def test_lines_can_be_read_back() -> None:
     """CSV and JSON lines hold every picture, whatever its name, and why one has no label."""
     table = "\n".join(lines(FOUND, ("cat", "dog"), style="csv", top=9))
     rows = list(csv.DictReader(io.StringIO(table)))
-    assert [row["picture"] for row in rows] == ["one.png", ODD, "bad.png"]
-    assert [row["label"] for row in rows] == ["cat", "dog", ""]
-    assert [row["label_2"] for row in rows] == ["dog", "cat", ""]
+    assert [row["picture"] for row in rows] == ["one.png", ODD, BROKEN, "bad.png"]
+    assert [row["label"] for row in rows] == ["cat", "dog", "cat", ""]
+    assert [row["label_2"] for row in rows] == ["dog", "cat", "dog", ""]
     assert float(rows[0]["probability"]) == 0.75
-    assert rows[2]["reason"] == "empty file"
+    assert rows[3]["reason"] == "empty file"
     objects = [json.loads(line) for line in lines(FOUND, ("cat", "dog"), style="jsonl", top=1)]
-    assert [found["label"] for found in objects] == ["cat", "dog", None]
+    assert [found["label"] for found in objects] == ["cat", "dog", "cat", None]
     assert objects[0]["top"] == [{"label": "cat", "probability": 0.75}]
     text = list(lines(FOUND, ("cat", "dog"), style="text", top=2))
     assert text[0] == "one.png  cat 0.750  dog 0.250"
-    assert text[2] == "bad.png  not predicted: empty file"
+    assert text[3] == "bad.png  not predicted: empty file"
 
 
 @pytest.mark.usefixtures("fake_base")
