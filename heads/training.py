@@ -126,7 +126,8 @@ def _check(source: FeatureRows, codes: NDArray[np.int64], max_memory: int | None
     streamed = Forms(source, plain=False, max_memory=max_memory, progress=None).streamed
     if streamed:
         raise HeadError(
-            f"a model is trained in memory, but {streamed}: use --pool avg, or a larger --max-memory"
+            f"a model is trained in memory, but {streamed}: use --pool avg, or a larger "
+            "--max-memory"
         )
 
 
