@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +11,11 @@ import fakes
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+# Shells let what they run in the background ignore Ctrl-C, and so would all it starts. It is to be
+# tested nevertheless.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
