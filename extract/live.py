@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import collections
 import io
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -16,7 +17,6 @@ from headstart.extract.decode import MAX_PIXELS, decode
 from headstart.extract.hashing import read_file
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Iterator, Sequence
     from concurrent.futures import Future
 
@@ -25,6 +25,12 @@ if TYPE_CHECKING:
     from headstart.extract.base import Base
 
     Picture = str | os.PathLike[str] | NDArray[np.uint8]
+
+
+def as_pictures(given: Any) -> Sequence[Picture]:
+    """Return a list of pictures, also of a single path or of a single decoded picture."""
+    decoded = isinstance(given, np.ndarray) and given.ndim == 3
+    return [given] if decoded or isinstance(given, str | os.PathLike) else given
 
 
 def live_features(

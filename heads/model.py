@@ -402,7 +402,7 @@ class Model:
 
     def predict(
         self,
-        pictures: Sequence[Picture],
+        pictures: Picture | Sequence[Picture],
         *,
         workers: int | None = None,
         progress: Progress | None = None,
@@ -412,7 +412,7 @@ class Model:
         Parameters
         ----------
         pictures
-            Files, or decoded pictures (height, width, 3) uint8 of any size.
+            Files, or decoded pictures (height, width, 3) uint8 of any size; or one of them.
         workers
             Decoding threads; the number of cores by default.
         progress
@@ -429,13 +429,15 @@ class Model:
 
     def stream(
         self,
-        pictures: Sequence[Picture],
+        pictures: Picture | Sequence[Picture],
         *,
         workers: int | None = None,
         progress: Progress | None = None,
     ) -> Iterator[Prediction]:
         """Yield what `predict` returns, batch by batch."""
-        from headstart.extract.live import live_features
+        from headstart.extract.live import as_pictures, live_features
+
+        pictures = as_pictures(pictures)
 
         names = [str(i) if isinstance(p, np.ndarray) else str(p) for i, p in enumerate(pictures)]
         spec, done = self.card.spec, 0

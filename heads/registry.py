@@ -38,6 +38,11 @@ def make_head(name: str) -> Head:
     >>> make_head("svm-rbf").kernel
     'rbf'
     """
+    if not isinstance(name, str):
+        raise HeadError(
+            f"expected the name of a head; found a {type(name).__name__}. `compare` takes other "
+            "classifiers, too"
+        )
     if name not in _HEADS:
         near = difflib.get_close_matches(name, HEAD_NAMES, cutoff=0.5)
         hint = f" (did you mean {' or '.join(near)}?)" if near else ""

@@ -18,6 +18,7 @@ from headstart.cache import Filling, Rows, Store
 from headstart.errors import DataError, StoreError
 from headstart.extract import Settings, Speed
 from headstart.extract.computation import Computation, same_weights
+from headstart.extract.live import as_pictures
 from headstart.extract.plan import make_plan, read_source, remembered
 from headstart.extract.run import asked_spec, require
 
@@ -108,7 +109,7 @@ class InceptionFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             If the store was made under another spec.
         """
         with ExitStack() as stack:
-            files = _files(X, stack)
+            files = _files(as_pictures(X), stack)
             place = self.cache or stack.enter_context(tempfile.TemporaryDirectory())
             speed = Speed(workers=self.workers)
             source = read_source(list(map(str, dict.fromkeys(files))), workers=speed.threads)

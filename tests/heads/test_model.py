@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import save_file
+from sklearn.linear_model import RidgeClassifier
 
 import fakes
 from headstart.errors import HeadError, ModelError
@@ -97,6 +98,7 @@ def test_pictures_are_predicted_as_their_rows(pets: Path, tmp_path: Path, pool: 
     np.testing.assert_allclose([p.probabilities for p in good], expected, atol=1e-6)
     assert [p.label for p in good] == [made.card.classes[i] for i in expected.argmax(1)]
     assert told[-1] == ("predicting", len(mixed), len(mixed))
+    assert made.predict(str(files[0]))[0].label == made.predict(arrays[0])[0].label == good[0].label
     again = made.predict(arrays)
     np.testing.assert_allclose([p.probabilities for p in again], expected, atol=1e-6)
     assert good[0].top(made.card.classes, 5)[0] == (good[0].label, good[0].probability)
@@ -114,6 +116,8 @@ def test_another_base_is_refused(pets: Path, tmp_path: Path) -> None:
 def test_heads_and_classes_that_cannot_be_kept(make_store: Make, draw: Make) -> None:
     """An unknown head, or a class without a training row, is refused."""
     features, label = draw(30)
+    with pytest.raises(HeadError, match="found a RidgeClassifier"):
+        train(make_store(features, label, name="one.features"), RidgeClassifier())
     with pytest.raises(HeadError, match="no head is called"):
         train(make_store(features, label), "forest")
     store = make_store(features, label % 2, classes=["a", "b", "c"], name="two.features")
