@@ -279,15 +279,16 @@ def table(data: Data, quick: bool) -> None:
 
 
 MEASURE = """
-import resource, sys
+import sys
 import scipy.stats, sklearn.svm, sklearn.model_selection
 from headstart.cache import Store
 from headstart.heads import compare, stream
+from headstart.heads.modes import peak_mb
 store = Store.open(sys.argv[1])
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_mb()
 result = compare(store, ["logreg"], cv=2, max_memory=int(sys.argv[2]) or None)
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(1024 * (after - before), result.heads[0].accuracy, result.heads[0].form.replace(' ', '-'))
+after = peak_mb()
+print(after - before, result.heads[0].accuracy, result.heads[0].form.replace(' ', '-'))
 """
 
 
@@ -305,7 +306,7 @@ def memory(data: Data, quick: bool) -> None:
         found[bound] = done.stdout.split()
     (used, past, form), (_, inside, _) = found.values()
     print(
-        f"  -> {form}: peak {int(used) / 1e6:.0f} MB of {bytes_stored / 4e6:.0f} MB, accuracy "
+        f"  -> {form}: peak {float(used):.0f} MB of {bytes_stored / 4e6:.0f} MB, accuracy "
         f"{float(past):.3f} against {float(inside):.3f} in memory (promised: within 0.01)"
     )
 
