@@ -199,7 +199,7 @@ def _predicted(
         result: NDArray[Any] = predict(X[test])
         return result, time.perf_counter() - started
     order, parts, seconds = [], [], 0.0
-    for positions, block in X.take(test).blocks(64):
+    for positions, block in X.take(test).blocks(16):
         started = time.perf_counter()
         parts.append(predict(widened(block)))
         seconds += time.perf_counter() - started

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     Int = NDArray[np.int64]
 
 #: Rows read at once: chunks of neighbours, because scattered rows read ten times slower.
-_CHUNK = 64
+_CHUNK = 16
 #: Adam's step for features of mean squared norm 1, times the root of how many they are.
 _STEP = 6.0
 
@@ -320,7 +320,7 @@ class _Weights:
         place = {int(position): i for i, position in enumerate(data.held)}
         for positions, block in chunks(data.rows, data.held):
             result[[place[int(p)] for p in positions]] = self.scores(
-                widened(block).astype(np.float32)
+                widened(block).astype(np.float32, copy=False)
             )
         right = result.argmax(1) == data.codes[data.held, None]
         return right.mean(0), result
