@@ -46,7 +46,6 @@ _FULL = 0.8
 #: Problems that are worth a thread of their own.
 _CHUNK = 8
 _SINGLE_ITERATIONS = 100
-_SINGLE_GAP = 1e-4
 
 
 @dataclass(frozen=True)
@@ -157,8 +156,9 @@ def _limits(problems: _Problems, tol: float, max_iter: int, gap: float | None) -
     if problems.rows.dtype == np.float64:
         return _Limits(tol, max_iter, np.inf if gap is None else gap)
     floor = 1e-5 * float(np.abs(problems.rows).mean(0).max())
-    enough = np.inf if gap is None else max(gap, _SINGLE_GAP)
-    return _Limits(max(tol, floor), min(max_iter, _SINGLE_ITERATIONS), enough)
+    return _Limits(
+        floor if gap is not None else max(tol, floor), min(max_iter, _SINGLE_ITERATIONS), np.inf
+    )
 
 
 class _Batch:

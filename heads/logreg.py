@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
 #: Inverse penalties for features of mean squared norm 1.
 PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
-#: How far, in units of the tolerance, the last fit's objective may be above the smallest one; by a
-#: cautious estimate, which in practice is ten times too high.
-_GAP = 10
 
 
 class LogisticHead(Head):
@@ -42,8 +39,7 @@ class LogisticHead(Head):
     class_weight : dict or "balanced", optional
     tol : float
         Largest entry of the gradient of the mean loss at which a fit stops, as in scikit-learn;
-        the last fit goes on until its objective is within ten times this share of the
-        smallest one too, by a cautious estimate.
+        the last fit goes on until its objective is within this share of the smallest one too.
     max_iter : int
     random_state : int
         Decides the folds.
@@ -103,7 +99,7 @@ class LogisticHead(Head):
         Z = rows.X if space is None else space.coordinates_
         grid = np.atleast_1d(np.asarray(self.C, dtype=np.float64))
         self.C_ = float(grid[self._choose(Z, rows, grid)])
-        last = self._solve(Z, rows, rows.weight[:, None], np.array([self.C_]), gap=_GAP * self.tol)
+        last = self._solve(Z, rows, rows.weight[:, None], np.array([self.C_]), gap=self.tol)
         self.coef_ = last.coef[0] if space is None else space.back(last.coef[0])
         self.intercept_ = last.intercept[0]
         self.n_iter_ = int(last.iterations[0])

@@ -54,7 +54,8 @@ def bench(
     """Run frozen, fine-tuned and from-scratch modes on the same rows, splits and seeds.
 
     What lies below the lowest trained layer is computed once and kept in ``folder/features``;
-    each result is kept in ``folder/bench.json`` as it is there, so that a benchmark that was
+    each result is kept in ``folder/bench.json`` as it is there (and in the end the table in
+    ``folder/bench.md``), so that a benchmark that was
     stopped goes on where it was.
 
     Parameters
@@ -121,7 +122,9 @@ def bench(
                 results.keep(record)
         except HeadError as error:
             results.failed[f"{mode} {head}"] = str(error)
-    return results.benchmark(entries, range(seeds))
+    found = results.benchmark(entries, range(seeds))
+    (place / "bench.md").write_text(found.to_markdown(), encoding="utf-8")
+    return found
 
 
 def _entries(heads: Sequence[str], finetune: Sequence[str], *, scratch: bool) -> list[Entry]:

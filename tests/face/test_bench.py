@@ -195,6 +195,7 @@ def test_command(
     options = ["--heads", "ridge,ncm", "--finetune", "mixed7", "--no-scratch", "--seeds", "1"]
     assert cli.main([*command, "--weights", "random", *options, "--json", str(answer)]) == 0
     assert "frozen" in capsys.readouterr().out
+    assert "| frozen | ridge |" in (tmp_path / "out" / "bench.md").read_text("utf-8")
     content = json.loads(answer.read_text())
     assert [(entry["mode"], entry["head"], entry["seed"]) for entry in content["modes"]] == [
         ("majority", "-", 0),

@@ -63,7 +63,7 @@ def test_logistic_regression_is_scikit_learns(classes: int, C: float, n: int, d:
 @pytest.mark.parametrize("C", np.logspace(-2, 4, 10))
 @pytest.mark.parametrize("classes", [2, 4])
 def test_the_last_fit_is_converged_at_every_penalty(classes: int, C: float) -> None:
-    """Within 2e-3 of the smallest objective by default, 1e-6 if tight, also after a choice.
+    """Within 1e-4 of the smallest objective by default, 1e-6 if tight, also after a choice.
 
     The reference is Newton's method, as far as it goes. With a large C the gradient of the mean
     loss is below scikit-learn's tolerance long before.
@@ -71,7 +71,7 @@ def test_the_last_fit_is_converged_at_every_penalty(classes: int, C: float) -> N
     X, y = drawn(240, 200, classes, 11)
     peer = LogisticRegression(C=C, solver="newton-cholesky", tol=1e-10, max_iter=1000).fit(X, y)
     least = objective(X, y, peer.coef_, peer.intercept_, C)
-    for tol, grid, share in ((1e-4, C, 2e-3), (1e-4, [C, 1.1 * C], 2e-3), (1e-8, C, 1e-6)):
+    for tol, grid, share in ((1e-4, C, 1e-4), (1e-4, [C, 1.1 * C], 1e-4), (1e-7, C, 1e-6)):
         head = LogisticHead(grid, tol=tol, max_iter=5000).fit(X, y)
         if head.C_ == C:
             assert objective(X, y, head.coef_, head.intercept_, C) <= least * (1 + share)
