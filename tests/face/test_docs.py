@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from headstart import cli
+from headstart import _options, cli
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "docs" / "cli.md"
@@ -19,7 +19,7 @@ REFERENCE = ROOT / "docs" / "cli.md"
 
 def verbs() -> dict[str, argparse.ArgumentParser]:
     """Return the live verbs."""
-    parser = cli._parser()
+    parser = _options.parser(cli._RUN)
     action = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
     return dict(action.choices)
 
@@ -78,7 +78,7 @@ def test_commands_in_the_readme_parse() -> None:
     ]
     assert len(commands) >= 4
     for command in commands:
-        cli._parser().parse_args(shlex.split(command))
+        _options.parser(cli._RUN).parse_args(shlex.split(command))
 
 
 def test_relative_links_lead_somewhere() -> None:

@@ -30,11 +30,18 @@ def derived(teller: Teller, store: str) -> int:
 
 
 def publish(
-    teller: Teller, store: str, versions: list[str], stop: str, size: int, packed: str | None
+    teller: Teller,
+    store: str,
+    versions: list[str],
+    stop: str,
+    size: int,
+    packed: str | None,
+    enough: str,
 ) -> int:
     """Bring a store in line with one dataset after the other, until a file says stop.
 
-    With `packed`, that file is packed anew each time.
+    With `packed`, that file is packed anew each time. A file `enough` appears when each dataset
+    has been published twice.
     """
     count = 0
     while not Path(stop).exists():
@@ -42,16 +49,23 @@ def publish(
         if packed:
             pack(Store.open(store), packed)
         count += 1
+        if count == 2 * len(versions):
+            Path(enough).touch()
     teller("published", count)
     return 0
 
 
-def read(teller: Teller, store: str, versions: str, opens: int, *, packed: bool = False) -> int:
-    """Open a store again and again; each time all rows must be those of one version."""
+def read(
+    teller: Teller, store: str, versions: str, opens: int, enough: str, *, packed: bool = False
+) -> int:
+    """Open a store at least so often, and until a file says enough.
+
+    Each time all rows must be those of one version.
+    """
     known = np.load(versions)
     seen: Counter[str] = Counter()
     replaced = 0
-    while sum(seen.values()) < opens:
+    while sum(seen.values()) < opens or not Path(enough).exists():
         Store._checked.clear()
         try:
             opened = Store.open(store)

@@ -1,0 +1,384 @@
+"""What the command line takes: every verb and every option."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+_WEIGHTS = """\
+weights of the base: 'imagenet' (default; Keras' own download); 'registry' (an InceptionV3
+trained on ImageNet, then fine-tuned by the nsfwjs project to sort photographs and drawings
+by decency, 8-bit quantised: for networks that reach only package registries; taken from the
+npm package nsfwjs 4.3.0 with 'npm pack' and checked by SHA-256); 'random' or 'random:SEED'
+(untrained, for tests); or a FILE: Keras' published ..._notop.h5, a .weights.h5 or a .keras"""
+_NAMES = "NAME[,NAME...]"
+_SIZE = "input height and width in pixels, 75 or more (default: 150)"
+_MAX_PIXELS = "leave out pictures with more pixels (default: 64000000)"
+_DATA = """\
+a folder with a folder for each class; the same inside train/, validation/ (or val/), test/;
+or a .csv or .parquet manifest with the columns path,label[,split] and any others"""
+
+
+def parser(run: Mapping[str, Callable[..., int]]) -> argparse.ArgumentParser:
+    """Return the parser of verbs, each with the function that runs it.
+
+    Options not given are absent, so that no default lives here.
+    """
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    common.add_argument(
+        "--json",
+        metavar="FILE",
+        type=_answer,
+        help="also write the answer as JSON ('-': to stdout, and nothing else)",
+    )
+    found = argparse.ArgumentParser(
+        prog="headstart", description="Run the frozen base once. Iterate on heads in seconds."
+    )
+    found.add_argument("--version", action=_Version)
+    verbs = found.add_subparsers(title="verbs", metavar="VERB", required=True)
+    for name, (text, add) in _verbs().items():
+        verb = verbs.add_parser(
+            name,
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            parents=[common],
+            argument_default=argparse.SUPPRESS,
+        )
+        verb.set_defaults(run=run[name], verb=verb)
+        add(verb)
+    return found
+
+
+def _verbs() -> dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]]:
+    """Return what each verb does, and what adds its options."""
+    return {
+        "demo": ("the whole story on pictures it draws itself", _add_demo),
+        "inspect": ("before anything is computed: layers, pictures, cost", _add_inspect),
+        "extract": ("run the frozen base once and fill the store", _add_extract),
+        "status": ("what is in a store or a model; what is missing or stale", _add_status),
+        "verify": ("read everything back and check it", _add_verify),
+        "pack": ("one self-contained HDF5 file", _add_pack),
+        "compare": ("heads on the same rows, in one table", _add_compare),
+        "train": ("the chosen head on all training rows, as a model", _add_train),
+        "predict": ("labels and probabilities of pictures", _add_predict),
+        "sweep": ("which layer to cut at", _add_sweep),
+        "bench": ("frozen versus fine-tuned versus from scratch", _add_bench),
+    }
+
+
+class _Version(argparse.Action):
+    """Print the installed version, looked up only when asked for."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **_: Any) -> None:
+        text = "print the version and exit"
+        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help=text)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"headstart {version('headstart')}\n")
+        parser.exit()
+
+
+def _add_demo(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "-o",
+        dest="folder",
+        metavar="DIR",
+        default="headstart-demo",
+        help="where pictures and store go (default: headstart-demo)",
+    )
+    verb.add_argument("--weights", help="weights of the base, as for extract")
+
+
+def _add_inspect(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("data", metavar="DATA", nargs="?", help=_DATA)
+    verb.add_argument("--size", type=_count, help=_SIZE)
+    verb.add_argument(
+        "--layer",
+        dest="layers",
+        type=_names,
+        metavar=_NAMES,
+        help="layers to cost (default: mixed7)",
+    )
+    verb.add_argument("--all", dest="all_layers", action="store_true", help="list every layer")
+    verb.add_argument("--max-pixels", type=_count, help=_MAX_PIXELS)
+    verb.add_argument(
+        "--strict", action="store_true", help="exit 1 where a picture would be left out"
+    )
+
+
+def _add_extract(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("data", metavar="DATA", help=_DATA)
+    verb.add_argument("-o", dest="store", metavar="STORE", required=True, help="the store's folder")
+    verb.add_argument(
+        "--layer",
+        dest="layers",
+        type=_names,
+        metavar=_NAMES,
+        help="layers to keep, all in one pass (default: mixed7)",
+    )
+    verb.add_argument(
+        "--pool",
+        choices=("none", "avg", "max"),
+        help="pooling over height and width before storing (default: none)",
+    )
+    verb.add_argument("--size", type=_count, help=_SIZE)
+    verb.add_argument("--weights", help=_WEIGHTS)
+    verb.add_argument(
+        "--engine",
+        choices=("auto", "keras", "openvino"),
+        help="what runs the base (default: auto, openvino where headstart[cpu] is installed and "
+        "there is no GPU); recorded in the store",
+    )
+    verb.add_argument(
+        "--precision",
+        choices=("auto", "float32", "bfloat16"),
+        help="arithmetic of the base (default: auto, bfloat16 where the hardware has it); "
+        "recorded in the store",
+    )
+    verb.add_argument(
+        "--dtype",
+        choices=("float16", "float32"),
+        help="of the stored numbers (default: float16)",
+    )
+    verb.add_argument(
+        "--validation",
+        type=_share,
+        metavar="SHARE",
+        help="where DATA has no split: the share of pictures for validation, by a hash of "
+        "their bytes (default: 0, no split)",
+    )
+    verb.add_argument("--max-pixels", type=_count, help=_MAX_PIXELS)
+    verb.add_argument(
+        "--on-error",
+        choices=("ledger", "fail"),
+        help="a picture that cannot be used is noted and left out (ledger, the default), or ends "
+        "the run (fail)",
+    )
+    verb.add_argument(
+        "--batch-size", type=_count, help="pictures in a batch; speed only (default: 32)"
+    )
+    verb.add_argument(
+        "--workers",
+        type=_count,
+        help="decoding threads; speed only (default: as many as processor cores, 2 at least)",
+    )
+
+
+def _add_status(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("store", metavar="STORE_OR_MODEL")
+    verb.add_argument("--data", metavar="DATA", help="say what is missing or stale, and why")
+
+
+def _add_verify(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("store", metavar="STORE")
+    verb.add_argument("--repair", action="store_true", help="compute again what is damaged")
+    verb.add_argument("--data", metavar="DATA", help="the pictures (default: where they were)")
+
+
+def _add_pack(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("store", metavar="STORE")
+    verb.add_argument("-o", dest="file", metavar="FILE.h5", required=True, help="file to write")
+
+
+def _add_rows(verb: argparse.ArgumentParser, *, folds: str) -> None:
+    """Add which rows and features of a store heads are given, and how rows are split."""
+    verb.add_argument("store", metavar="STORE", help="a store, or a packed file")
+    verb.add_argument("--layer", help="a stored layer (default: the first)")
+    verb.add_argument(
+        "--pool",
+        choices=("none", "avg", "max"),
+        help="pooling over height and width (default: none)",
+    )
+    verb.add_argument("--cv", type=_folds, help=folds)
+    verb.add_argument(
+        "--group-by",
+        metavar="COLUMN",
+        help="a column of the manifest: rows of equal value are never on both sides of a split, "
+        "as the pictures of one patient or one camera (identical pictures never are)",
+    )
+    verb.add_argument("--seed", type=_seed, help="of folds and heads (default: 0)")
+    verb.add_argument(
+        "--class-weight",
+        choices=("balanced",),
+        help="weigh classes by their inverse frequency (default: all rows alike)",
+    )
+    verb.add_argument(
+        "--max-memory",
+        type=_bytes,
+        metavar="SIZE",
+        help="memory for features, as 800M or 4GB (default: half of the machine's)",
+    )
+
+
+def _add_compare(verb: argparse.ArgumentParser) -> None:
+    _add_rows(verb, folds="folds, where there is no validation split (default: 5)")
+    verb.add_argument(
+        "--heads",
+        type=_names,
+        metavar=_NAMES,
+        help="heads with commas between them (default: logreg,svm,dense)",
+    )
+    verb.add_argument(
+        "--fail-under", type=_bar, metavar="ACCURACY", help="exit 1 if nothing is this accurate"
+    )
+    verb.add_argument(
+        "--curve",
+        action="store_true",
+        help="also train on a sixteenth, an eighth, ... of the training rows: what more pictures "
+        "would buy",
+    )
+    verb.add_argument(
+        "--plain", action="store_true", help="heads on the features, not their row space"
+    )
+
+
+def _add_train(verb: argparse.ArgumentParser) -> None:
+    _add_rows(verb, folds="folds that measure it, without a validation split (default: 5)")
+    verb.add_argument("--head", required=True, help="name of a head, as for compare")
+    verb.add_argument("-o", dest="file", metavar="MODEL", required=True, help="file to write")
+
+
+def _add_predict(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("model", metavar="MODEL", help="a file that train wrote")
+    verb.add_argument(
+        "images",
+        metavar="IMAGES",
+        nargs="+",
+        help="files, folders, patterns in quotes, or '-' for paths on standard input",
+    )
+    verb.add_argument(
+        "--top-k", dest="top", type=_count, help="how many classes to name (default: 1)"
+    )
+    verb.add_argument(
+        "--format",
+        dest="style",
+        choices=("text", "csv", "jsonl"),
+        help="of the lines on standard output (default: text)",
+    )
+    verb.add_argument(
+        "--weights",
+        help="the base's weights, needed for a model whose weights came from a file (default: by "
+        "the name in its card)",
+    )
+    verb.add_argument("--workers", type=_count, help="decoding threads; speed only")
+
+
+def _add_sweep(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("data", metavar="DATA", help=_DATA)
+    verb.add_argument(
+        "-o",
+        dest="store",
+        metavar="STORE",
+        help="where the features of all layers are kept (default: DATA's name and .sweep)",
+    )
+    verb.add_argument(
+        "--layer",
+        dest="layers",
+        type=_names,
+        metavar=_NAMES,
+        help="layers to judge (default: mixed0 to mixed10)",
+    )
+    verb.add_argument("--size", type=_count, help=_SIZE)
+    verb.add_argument("--weights", help="weights of the base, as for extract")
+    verb.add_argument("--seed", type=_seed, help="of the folds (default: 0)")
+
+
+def _add_bench(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("data", metavar="DATA", help=_DATA)
+    verb.add_argument(
+        "-o",
+        dest="folder",
+        metavar="DIR",
+        required=True,
+        help="where features and results go; a benchmark that was stopped goes on from there",
+    )
+    verb.add_argument(
+        "--layer",
+        dest="layers",
+        type=_names,
+        metavar="NAME",
+        help="what frozen heads are trained on (default: mixed7)",
+    )
+    verb.add_argument("--size", type=_count, help=_SIZE)
+    verb.add_argument("--weights", help="weights of the base, as for extract")
+    verb.add_argument("--validation", type=_share, metavar="SHARE", help="as for extract")
+    verb.add_argument(
+        "--heads",
+        type=_names,
+        metavar=_NAMES,
+        help="heads for the frozen base (default: logreg,svm,ridge,knn,dense)",
+    )
+    verb.add_argument(
+        "--finetune",
+        type=_names,
+        metavar=_NAMES,
+        help="layers above which everything is trained, or 'all' "
+        "(default: mixed9,mixed8,mixed7,all)",
+    )
+    verb.add_argument(
+        "--no-scratch", dest="scratch", action="store_false", help="no network from scratch"
+    )
+    verb.add_argument("--seeds", type=_count, help="how many (default: 3)")
+    verb.add_argument(
+        "--fail-under", type=_bar, metavar="ACCURACY", help="exit 1 if nothing is this accurate"
+    )
+    verb.add_argument("--epochs", type=_count, help="for fine-tuning, at most (default: 5)")
+    verb.add_argument(
+        "--train-bn",
+        action="store_true",
+        help="train batch normalisation too (default: it stays in inference mode)",
+    )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise argparse.ArgumentTypeError("expected names with commas between them")
+    return names
+
+
+def _number(kind: Callable[[str], float], holds: Callable[[float], bool], expected: str) -> Any:
+    """Return a parser of numbers which says what was expected of one it refuses."""
+
+    def parse(text: str) -> float:
+        with contextlib.suppress(ValueError):
+            value = kind(text)
+            if holds(value):
+                return value
+        raise argparse.ArgumentTypeError(f"expected {expected}; found {text!r}")
+
+    return parse
+
+
+_share = _number(float, lambda value: 0 <= value < 1, "a share from 0 to below 1")
+_count = _number(int, lambda value: value >= 1, "a whole number of 1 or more")
+_bar = _number(float, lambda value: 0 < value <= 1, "an accuracy above 0 and up to 1")
+_folds = _number(int, lambda value: value >= 2, "a whole number of 2 or more")
+_seed = _number(int, lambda value: 0 <= value < 2**32, "a whole number from 0 to 4294967295")
+
+
+def _answer(text: str) -> str:
+    """Refuse an answer's place before anything is computed, not after."""
+    if text != "-" and (Path(text).is_dir() or not Path(text).absolute().parent.is_dir()):
+        raise argparse.ArgumentTypeError(f"expected a file in a folder that exists; found {text!r}")
+    return text
+
+
+def _bytes(text: str) -> int:
+    """Parse ``800M``, ``4GB``, ``1.5 GiB`` or plain bytes."""
+    from headstart._words import parse_size
+
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
