@@ -9,9 +9,10 @@ import numpy as np
 from headstart.cache import Store
 from headstart.cache.catalog import now, versions
 from headstart.errors import HeadError
+from headstart.heads.card import A_FILE, MOST_PIXELS, Card, check_rule
 from headstart.heads.comparison import compare
 from headstart.heads.forms import Forms
-from headstart.heads.model import A_FILE, Card, Model, check_rule
+from headstart.heads.model import Model
 from headstart.heads.portable import Trained, portable
 from headstart.heads.registry import make_head
 from headstart.heads.rows import FeatureRows
@@ -151,7 +152,7 @@ def _card(
         pool=rest,
         shape=store.shape(spec.name),
         weights=_called(str(store.catalog.settings.get("weights", ""))),
-        max_pixels=int(store.catalog.settings.get("max_pixels", MAX_PIXELS)),
+        max_pixels=min(int(store.catalog.settings.get("max_pixels", MAX_PIXELS)), MOST_PIXELS),
         classes=tuple(store.classes),
         rows=tuple(counts.tolist()),
         accuracy=measured.accuracy,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from headstart.cache import LeftOut, Store, Verification
     from headstart.extract import Summary
     from headstart.extract.changes import Changes
-    from headstart.heads.model import Card
+    from headstart.heads.card import Card
     from headstart.inspection import Inspection, Pictures
     from headstart.status import Staleness, Status
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import os
 
     from headstart.cache import LeftOut, Progress
-    from headstart.heads.model import Card
+    from headstart.heads.card import Card
 
 
 @dataclass(frozen=True)

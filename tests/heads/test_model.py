@@ -25,7 +25,8 @@ from headstart.extract import Settings, fill_store
 from headstart.extract import decode as decode_module
 from headstart.heads import compare, training
 from headstart.heads import model as model_module
-from headstart.heads.model import Card, Model
+from headstart.heads.card import Card
+from headstart.heads.model import Model
 from headstart.heads.portable import Linear
 from headstart.heads.training import train
 
@@ -182,6 +183,7 @@ CHANGES: dict[str, Callable[[dict[str, Any], dict[str, Any]], Any]] = {
     "params with objects": _set("params", {"C": {"__reduce__": "os.system"}}),
     "params that are a list": _set("params", [1]),
     "a negative limit of pixels": _set("max_pixels", -1),
+    "no limit of pixels": _set("max_pixels", 1 << 60),
     "a card that is a list": lambda card, _: [card],
     "arrays of another shape": _array("weights", np.zeros((3, 7), np.float32)),
     "an array too many": _array("extra", np.zeros(3, np.float32)),
