@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterable, Sequence
 
+    from headstart.heads.model import Prediction
+
 _LESS_MEMORY = "extract needs less with --batch-size, compare with --max-memory"
 _EXPECTED = (HeadstartError, OSError, MemoryError, KeyboardInterrupt)
 
@@ -246,7 +248,15 @@ def _predict(
     classes = loaded.card.classes
     _say(lines(found, classes, style=style, top=top), quiet=quiet and style == "text")
     _write_json(json, {"predictions": [prediction.to_dict() for prediction in found]})
-    return 0 if any(prediction.label for prediction in found) else 1
+    return _all_predicted(found)
+
+
+def _all_predicted(found: Sequence[Prediction]) -> int:
+    """Return the exit code of predictions: that of failure where a picture has none."""
+    without = sum(not prediction.label for prediction in found)
+    if without:
+        print(f"headstart: {without:,} of {len(found):,} not predicted", file=sys.stderr)
+    return 1 if without else 0
 
 
 def _sweep(*, data: str, quiet: bool, json: str | None, **options: Any) -> int:

@@ -6,6 +6,7 @@ import csv
 import glob
 import io
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,16 +33,20 @@ def find_pictures(arguments: Iterable[str]) -> list[Path]:
         Files; folders, for all pictures below; patterns as ``pets/*.jpg``; or ``-`` for paths on
         standard input, one a line.
 
+    What is not there is listed like the rest: predicting says so, and goes on with the others.
+
     Raises
     ------
     DataNotFoundError
-        If there is nothing at one of them.
+        If nothing of it is there.
     DataError
         If there is no picture at all.
     """
     found = [path for argument in arguments for path in _meant(argument)]
     if not found:
         raise DataError("no pictures to predict: expected files, folders, patterns or '-'")
+    if not any(map(os.path.lexists, found)):
+        raise DataNotFoundError(f"there is no {found[0]}: expected pictures, folders or '-'")
     return list(dict.fromkeys(found))
 
 
@@ -51,15 +56,11 @@ def _meant(argument: str) -> Iterator[Path]:
         yield from (Path(line.rstrip("\n")) for line in sys.stdin if line.strip())
     elif path.is_dir():
         yield from pictures_below(path)
-    elif path.exists() or path.is_symlink():
-        yield path
-    elif glob.has_magic(argument):
+    elif not os.path.lexists(path) and glob.has_magic(argument):
         matches = sorted(glob.glob(argument, recursive=True))  # noqa: PTH207 - takes any pattern
-        if not matches:
-            raise DataNotFoundError(f"nothing matches {argument}")
-        yield from map(Path, matches)
+        yield from map(Path, matches or [argument])
     else:
-        raise DataNotFoundError(f"there is no {argument}: expected a picture, a folder or '-'")
+        yield path
 
 
 def lines(

@@ -41,6 +41,8 @@ def test_files_folders_patterns_and_standard_input(
     assert find_pictures(["c.png", "b/*.png"]) == [Path("c.png"), Path("b/2.png")]
     assert find_pictures(["**/*.png", "c.png"])[-1] == Path("c.png")
     assert find_pictures(["-"]) == [Path("c.png"), Path("b/2.png")]
+    listed = find_pictures(["none.png", "c.png", "*.jpg"])
+    assert listed == [Path("none.png"), Path("c.png"), Path("*.jpg")]
 
 
 def test_nothing_there_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,14 +91,21 @@ def test_commands(pets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert json.loads(answer.read_text())["format"] == "headstart-model"
     (pets / "cat" / "bad.png").write_bytes(b"")
     predict = ["predict", str(model), str(pets), "--json", str(answer)]
-    assert cli.main([*predict, "--format", "csv", "--top-k", "2"]) == 0
-    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert cli.main([*predict, "--format", "csv", "--top-k", "2"]) == 1
+    said = capsys.readouterr()
+    assert said.err == "headstart: 1 of 21 not predicted\n"
+    rows = list(csv.DictReader(io.StringIO(said.out)))
     assert len(rows) == 21
     right = [Path(row["picture"]).parent.name == row["label"] for row in rows if row["label"]]
     assert np.mean(right) > 0.9
     assert sum(bool(row["reason"]) for row in rows) == 1
     assert len(json.loads(answer.read_text())["predictions"]) == 21
     assert cli.main(["predict", str(model), str(pets / "cat" / "bad.png")]) == 1
+    missing = ["predict", str(model), str(pets / "dog"), str(pets / "no.png"), str(pets / "*.gif")]
+    assert cli.main([*missing, "--json", str(answer)]) == 1
+    found = json.loads(answer.read_text())["predictions"]
+    assert [bool(each["label"]) for each in found] == [True] * 10 + [False, False]
+    assert "No such file" in found[-1]["reason"]
 
 
 CLEAR = "\x1b[2J"
