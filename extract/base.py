@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headstart._hardware import gpu_capability
 from headstart._keras import import_keras
 from headstart.errors import HeadstartError
 from headstart.extract._arrays import Arrays, read_arrays
@@ -17,7 +18,6 @@ from headstart.extract._inception import blank, convolutions, inception_v3, kera
 from headstart.extract.engines import (
     CENTRE,
     Program,
-    gpu_capability,
     is_out_of_memory,
     resolve_engine,
     resolve_precision,

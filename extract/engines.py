@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import shutil
-import subprocess
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from headstart._hardware import gpu_capability, native_bfloat16
 from headstart._keras import require_backend
 from headstart.errors import HeadstartError, MissingExtraError
 
@@ -40,7 +37,6 @@ _OUT_OF_MEMORY = (
     "can't allocate memory",
     "bad_alloc",
 )
-_FLAGS = Path("/proc/cpuinfo")
 
 
 @dataclass(frozen=True)
@@ -150,31 +146,4 @@ def resolve_precision(name: str) -> str:
         raise HeadstartError(f"--precision {name}: expected auto, float32 or bfloat16.")
     if name != "auto":
         return name
-    capability = gpu_capability()
-    native = _cpu_has_bfloat16() if capability is None else capability >= 8.0
-    return "bfloat16" if native else "float32"
-
-
-@cache
-def gpu_capability() -> float | None:
-    """Compute capability of the first NVIDIA GPU; None where there is none."""
-    tool = shutil.which("nvidia-smi")
-    if tool is None:
-        return None
-    command = [tool, "--query-gpu=compute_cap", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(  # noqa: S603 - fixed arguments
-            command, capture_output=True, text=True, timeout=20, check=False
-        )
-        return float(done.stdout.split()[0]) if done.returncode == 0 else None
-    except (subprocess.TimeoutExpired, ValueError, IndexError):
-        return None
-
-
-def _cpu_has_bfloat16() -> bool:
-    """Read the flags Linux lists; elsewhere take the processor for one without."""
-    try:
-        flags = _FLAGS.read_text(encoding="ascii", errors="replace").split()
-    except OSError:
-        return False
-    return bool({"avx512_bf16", "amx_bf16"} & set(flags))
+    return "bfloat16" if native_bfloat16() else "float32"

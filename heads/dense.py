@@ -67,6 +67,7 @@ class DenseHead(Head):
     weights_ : tuple of ndarray
         Of shapes ``(d or rank, units)``, ``(units,)``, ``(units, k)`` and ``(k,)``.
     space_ : RowSpace or None
+        Of the rows it was trained on, without those that decided when to stop.
     loss_ : float
         Log loss on the held-out training rows.
     losses_ : list of (dict, float)
@@ -127,8 +128,10 @@ class DenseHead(Head):
         from headstart.heads.stack import Examples, Network, Schedule, train
 
         rows = self._training(X, y, sample_weight, groups, np.float32)
-        self.space_ = None if self.plain else RowSpace(normalize=False).fit(rows.X)
-        Z = rows.X if self.space_ is None else self.space_.coordinates_
+        chosen, held = self._held_out(rows)
+        # Along directions that held-out rows alone have, weights would stay as they were drawn.
+        self.space_ = None if self.plain else RowSpace(normalize=False).fit(rows.X[chosen])
+        Z = rows.X if self.space_ is None else self.space_.transform(rows.X)
         self.unit_ = float(np.sqrt(np.mean(np.square(Z, dtype=np.float32)))) or 1.0
         networks = [Network(*settings) for settings in self._grid()]
         batch = self.batch_size or (_PLAIN_BATCH if self.plain else _ROWSPACE_BATCH)
@@ -136,18 +139,19 @@ class DenseHead(Head):
             (Z / self.unit_).astype(np.float32, copy=False),
             rows.codes,
             (rows.weight / rows.weight.mean()).astype(np.float32),
-            *self._held_out(rows),
+            chosen,
+            held,
         )
         trained = train(examples, networks, Schedule(batch, self.epochs, self.patience), progress)
-        chosen = _best(trained)
+        best = _best(trained)
         settings = [
             {**vars(network), "epochs": r.epoch}
             for network, r in zip(networks, trained, strict=True)
         ]
         self.losses_ = [(each, r.loss) for each, r in zip(settings, trained, strict=True)]
-        self.weights_, self.loss_ = trained[chosen].weights, trained[chosen].loss
+        self.weights_, self.loss_ = trained[best].weights, trained[best].loss
         varied = {"epochs", *self._varied()}
-        self.chosen_ = {name: v for name, v in settings[chosen].items() if name in varied}
+        self.chosen_ = {name: v for name, v in settings[best].items() if name in varied}
         return self
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:

@@ -16,6 +16,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from headstart._hardware import native_bfloat16
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -163,14 +165,15 @@ class Stack(keras.Model):  # type: ignore[misc]
         self.networks = list(networks)
         self.width = max(network.units for network in networks)
         self.rate = np.array([[n.learning_rate] for n in networks], dtype=np.float32)
-        parts = [_initial(X.shape[1], network, self.width, outputs) for network in networks]
-        scale = self.rate[:, None]
-        inner = np.stack([inner for inner, _ in parts]) / scale
-        outer = np.stack([outer for _, outer in parts]) / scale
+        inner = np.zeros((X.shape[1] + 1, len(networks) * self.width), np.float32)
+        outer = np.zeros((len(networks), self.width, outputs), np.float32)
+        for h, network in enumerate(networks):
+            mine = slice(h * self.width, h * self.width + network.units)
+            inner[:-1, mine], outer[h, : network.units] = _initial(X.shape[1], network, outputs)
         ones = np.ones((len(X), 1), np.float32)  # times the last row of inner: the biases
         self.X = self._variable("X", np.hstack([X, ones]), trainable=False)
-        start = np.concatenate([*inner], axis=1)
-        self.inner = self._variable("inner", np.vstack([start, np.zeros_like(start[:1])]))
+        self.products = "bfloat16" if native_bfloat16() else "float32"
+        self.inner = self._variable("inner", inner)
         self.outer = self._variable("outer", outer)
         self.last = self._variable("last", np.zeros(outer.shape[::2], np.float32))
         real = np.arange(self.width) < np.array([[network.units] for network in networks])
@@ -180,7 +183,9 @@ class Stack(keras.Model):  # type: ignore[misc]
         self.noise = keras.random.SeedGenerator(networks[0].seed)
 
     def _variable(self, name: str, value: Single, *, trainable: bool = True) -> Any:
-        variable = self.add_weight(shape=value.shape, name=name, trainable=trainable)
+        variable = self.add_weight(
+            shape=value.shape, name=name, trainable=trainable, initializer="zeros"
+        )
         variable.assign(value)
         return variable
 
@@ -188,18 +193,21 @@ class Stack(keras.Model):  # type: ignore[misc]
         """Return logits of the rows with these numbers."""
         x = ops.take(self.X, rows[:, 0], axis=0)
         count, k = len(self.networks), self.outer.shape[-1]
-        hidden = ops.relu(ops.matmul(x, self.inner))
+        # Products of a training step may be rounded, as a step is anyway; what is judged is not.
+        dtype = self.products if training else "float32"
+        hidden = ops.relu(ops.matmul(ops.cast(x, dtype), ops.cast(self.inner, dtype)))
         if training:  # all networks drop out by the same draw
             drawn = keras.random.uniform((ops.shape(x)[0], 1, self.width), seed=self.noise)
             mask = ops.where(drawn < self.keep, 1 / np.maximum(self.keep, 1e-6), 0.0)
-            hidden = ops.reshape(hidden, (-1, count, self.width)) * mask
+            hidden = ops.reshape(hidden, (-1, count, self.width)) * ops.cast(mask, dtype)
         # Rates go to the small matrix. One product with zeros between the networks is faster than
         # a product for each of them.
         outer = self.outer * self.rate[:, None] ** 2
         own = np.eye(count, dtype=np.float32)[:, None, :, None]
         outer = ops.reshape(outer[:, :, None] * own, (count * self.width, count * k))
-        logits = ops.matmul(ops.reshape(hidden, (-1, count * self.width)), outer)
-        return ops.reshape(logits, (-1, count, k)) + self.last * self.rate
+        logits = ops.matmul(ops.reshape(hidden, (-1, count * self.width)), ops.cast(outer, dtype))
+        logits = ops.reshape(ops.cast(logits, "float32"), (-1, count, k))
+        return logits + self.last * self.rate
 
     def separate(self, h: int) -> Weights:
         """Return the weights of one network."""
@@ -214,15 +222,15 @@ class Stack(keras.Model):  # type: ignore[misc]
         return tuple(ops.convert_to_numpy(part) * rate for part in parts)
 
 
-def _initial(d: int, network: Network, width: int, outputs: int) -> tuple[Single, Single]:
-    """Return Glorot's uniform start of both layers, zero beyond the network's units."""
+def _initial(d: int, network: Network, outputs: int) -> tuple[Single, Single]:
+    """Return Glorot's uniform start of both layers, divided by the learning rate."""
     rng = np.random.default_rng(network.seed)
-    inner = np.zeros((d, width), np.float32)
-    outer = np.zeros((width, outputs), np.float32)
-    for matrix, fan in ((inner[:, : network.units], d), (outer[: network.units], outputs)):
-        limit = np.sqrt(6 / (fan + network.units))
-        matrix[...] = rng.uniform(-limit, limit, matrix.shape)
-    return inner, outer
+
+    def layer(fan_in: int, fan_out: int, fan: int) -> Single:
+        limit = np.sqrt(6 / (fan + network.units)) / network.learning_rate
+        return rng.uniform(-limit, limit, (fan_in, fan_out)).astype(np.float32)
+
+    return layer(d, network.units, d), layer(network.units, outputs, outputs)
 
 
 def _softmax_loss(codes: Any, logits: Any) -> Any:

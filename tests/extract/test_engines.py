@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from headstart import _hardware
+from headstart._hardware import gpu_capability
 from headstart._keras import import_keras
 from headstart.errors import HeadstartError, MissingExtraError
-from headstart.extract import engines
 from headstart.extract.base import load_base
 from headstart.extract.engines import (
-    gpu_capability,
     is_out_of_memory,
     resolve_engine,
     resolve_precision,
@@ -42,7 +42,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
 
     def describe(flags: str = "fpu", gpu: str | None = None, *, openvino: bool = False) -> None:
         (tmp_path / "cpuinfo").write_text(f"flags\t\t: sse {flags} avx\n")
-        monkeypatch.setattr(engines, "_FLAGS", tmp_path / "cpuinfo")
+        monkeypatch.setattr(_hardware, "_FLAGS", tmp_path / "cpuinfo")
         monkeypatch.setenv("PATH", str(tmp_path))
         monkeypatch.delenv("KERAS_BACKEND", raising=False)
         (tmp_path / "nvidia-smi").unlink(missing_ok=True)

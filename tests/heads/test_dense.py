@@ -40,7 +40,7 @@ def rows(draw: Draw) -> Any:
 def test_it_learns_and_stops_early(rows: Any) -> None:
     """It beats chance by far, before its epochs are over, and can be cloned and pickled."""
     X, y, new, true = rows
-    head = clone(DenseHead(units=64, batch_size=32)).fit(X, y)
+    head = clone(DenseHead(units=64, batch_size=32, learning_rate=3e-3)).fit(X, y)
     assert head.score(new, true) > 0.6
     assert head.chosen_["epochs"] < 60
     probability = pickle.loads(pickle.dumps(head)).predict_proba(new)
@@ -167,3 +167,15 @@ def test_a_network_without_weights_is_never_chosen() -> None:
     assert _best([Trained((), 0.0, 1), kept]) == 1
     with pytest.raises(HeadError, match="training diverged: use a smaller learning_rate"):
         _best([Trained((), float("nan"), 1)])
+
+
+def test_directions_that_no_row_was_trained_on_count_nothing(rows: Any) -> None:
+    """What only held-out rows show is not met with weights that are as they were drawn."""
+    X, y, new, _ = rows
+    wide = np.pad(X, ((0, 0), (0, 1)))
+    head = DenseHead(units=16, epochs=2)
+    held = head._held_out(head._training(wide, y, None, None, np.float32))[1]
+    wide[held, -1] = 5.0
+    head.fit(wide, y)
+    at_zero, at_five = (np.pad(new, ((0, 0), (0, 1)), constant_values=v) for v in (0.0, 5.0))
+    assert np.allclose(head.predict_proba(at_zero), head.predict_proba(at_five), atol=1e-5)
