@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headstart.cache.store import pooled
+from headstart.heads.gram import widened
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
     from headstart.cache import Store
     from headstart.cache.store import Pool
+
+_BLOCK = 64  # rows that are widened at a time
 
 
 @dataclass(frozen=True)
@@ -75,3 +81,72 @@ class FeatureRows:
     def fingerprint(self) -> str:
         """Identify the values of these rows (hex)."""
         return self.store.fingerprint(self.layer, rows=self.rows, pool=self.pool)
+
+
+@dataclass(frozen=True)
+class HeldRows(FeatureRows):
+    """The same rows from memory.
+
+    Attributes
+    ----------
+    held : callable
+        Returns them ``(n, d)``.
+    """
+
+    held: Callable[[], NDArray[Any]] = field(kw_only=True, repr=False)
+
+    def take(self, positions: slice | NDArray[np.int64]) -> HeldRows:
+        """Return the rows at these positions."""
+        return replace(self, rows=self.rows[positions], held=lambda: self.held()[positions])
+
+    def blocks(self, block_rows: int = 256) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
+        """Yield ``(positions, block)``, each row once."""
+        X = self.held()
+        for first in range(0, len(X), block_rows):
+            block = X[first : first + block_rows]
+            yield np.arange(first, first + len(block)), block
+
+    def load(self) -> NDArray[Any]:
+        """Return all rows ``(n, d)``."""
+        return self.held()
+
+
+class Maps:
+    """A layer's maps of some rows, read once, however often and however pooled they are needed.
+
+    Parameters
+    ----------
+    store : Store
+    layer : str
+    rows : ndarray of shape (n,)
+        Row numbers of the store.
+    """
+
+    def __init__(self, store: Store, layer: str, rows: NDArray[np.int64]) -> None:
+        self._flat = FeatureRows(store, layer, rows)
+        self._shape = store.shape(layer)
+
+    def rows(self, pool: Pool) -> FeatureRows:
+        """Return the rows, flat or pooled; nothing is read before they are needed.
+
+        What the store holds pooled already is read from there.
+        """
+        source = replace(self._flat, pool=pool)
+        if source.store.stored(source.layer, pool)[1] != pool:
+            return source
+        return HeldRows(**vars(source), held=lambda: self._pooled(pool))
+
+    @cached_property
+    def _maps(self) -> NDArray[Any]:
+        return self._flat.load()
+
+    def _pooled(self, pool: Pool) -> NDArray[Any]:
+        if pool == "none":
+            return self._maps
+        parts = [
+            pooled(widened(self._maps[first : first + _BLOCK]).reshape(-1, *self._shape), pool)
+            for first in range(0, len(self._maps), _BLOCK)
+        ]
+        X = np.concatenate(parts)
+        # Sums over rows, of few numbers: float64 costs nothing, and their order matters no more.
+        return X.astype(np.float64) if len(X) > X.shape[1] else X

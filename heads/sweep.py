@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
 import time
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -10,9 +12,11 @@ import numpy as np
 
 from headstart.heads.evaluation import evaluate
 from headstart.heads.forms import Forms
+from headstart.heads.parallel import free_cores, parallel
 from headstart.heads.registry import make_fitting
 from headstart.heads.ridge import RidgeHead
-from headstart.heads.rows import FeatureRows
+from headstart.heads.rows import Maps
+from headstart.heads.rowspace import available_memory, memory_needed
 from headstart.heads.splits import labelled_rows, protocol
 
 if TYPE_CHECKING:
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
     from headstart.cache import Progress, Store
     from headstart.cache.store import Pool
     from headstart.heads.forms import Form
+    from headstart.heads.rows import FeatureRows
     from headstart.heads.splits import Labelled, Protocol
 
 POOLS: tuple[Pool, ...] = ("none", "avg")
@@ -140,14 +145,16 @@ def sweep(
     """
     rows = labelled_rows(store, None)
     split = protocol(store, rows, cv=None, seed=seed, grouped=False)
-    wanted = [(layer, pool) for layer in layers or store.layers for pool in pools]
-    cuts = []
-    for number, (layer, pool) in enumerate(wanted):
-        if progress is not None:
-            progress("judging layers", number, len(wanted))
-        cuts.append(_judge(store, layer, pool, rows, split))
-    if progress is not None:
-        progress("judging layers", len(wanted), len(wanted))
+    wanted = tuple(layers or store.layers)
+    judged = _Judged(len(wanted) * len(pools), progress)
+
+    def judge(layer: str) -> list[Cut]:
+        maps = Maps(store, layer, rows.numbers)
+        return [judged.counted(_judge(maps.rows(pool), rows, split)) for pool in pools]
+
+    beside = _memory(store, wanted, len(rows.numbers)) * free_cores() <= available_memory()
+    found = parallel(judge, wanted) if beside else list(map(judge, wanted))
+    cuts = list(itertools.chain.from_iterable(found))
     return Sweep(
         store=str(store.path),
         rows=len(rows.numbers),
@@ -158,9 +165,35 @@ def sweep(
     )
 
 
-def _judge(store: Store, layer: str, pool: Pool, rows: Labelled, split: Protocol) -> Cut:
+class _Judged:
+    """Counts the cuts that are judged, by several threads."""
+
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self._total, self._progress = total, progress
+        self._done, self._lock = 0, threading.Lock()
+        self._tell()
+
+    def counted(self, cut: Cut) -> Cut:
+        """Count a cut, and return it."""
+        with self._lock:
+            self._done += 1
+            self._tell()
+        return cut
+
+    def _tell(self) -> None:
+        if self._progress is not None:
+            self._progress("judging layers", self._done, self._total)
+
+
+def _memory(store: Store, layers: Sequence[str], n: int) -> int:
+    """Return the bytes that the largest layer takes while it is judged: maps and row space."""
+    widths = [int(np.prod(store.shape(layer))) for layer in layers]
+    itemsize = np.dtype(store.spec.dtype).itemsize
+    return max(n * d * itemsize + memory_needed((n, d)) for d in widths)
+
+
+def _judge(source: FeatureRows, rows: Labelled, split: Protocol) -> Cut:
     started = time.perf_counter()
-    source = FeatureRows(store, layer, rows.numbers, pool)
     forms = Forms(source, plain=False, max_memory=None, progress=None)
     head = make_fitting(_JUDGE, streamed=bool(forms.streamed))
     if not forms.streamed:
@@ -168,8 +201,8 @@ def _judge(store: Store, layer: str, pool: Pool, rows: Labelled, split: Protocol
     form = forms.of(_JUDGE, head)
     found = evaluate(_JUDGE, head, form, rows=rows, splits=split.splits)
     return Cut(
-        layer=layer,
-        pool=pool,
+        layer=str(source.layer),
+        pool=source.pool,
         bytes_per_image=2 * source.shape[1],
         ridge=_left_out(form, rows, split.trained),
         accuracy=found.accuracy,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from headstart.cache import Filling, Rows, Spec, Store
+from headstart.heads import sweep as module
 from headstart.heads.sweep import sweep
 
 if TYPE_CHECKING:
@@ -71,3 +72,20 @@ def test_layers_can_be_chosen(layered: Store) -> None:
     """Only those are judged, in the order they are named."""
     found = sweep(layered, layers=["mixed9", "mixed5"], pools=["avg"])
     assert [(cut.layer, cut.pool) for cut in found.cuts] == [("mixed9", "avg"), ("mixed5", "avg")]
+
+
+def test_layers_are_judged_side_by_side_where_memory_allows(
+    layered: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one after another, with the same answer."""
+    beside: list[int] = []
+
+    def parallel(function: Any, layers: Any) -> Any:
+        beside.append(len(layers))
+        return list(map(function, layers))
+
+    monkeypatch.setattr(module, "parallel", parallel)
+    found = [replace(cut, seconds=0.0) for cut in sweep(layered).cuts]
+    monkeypatch.setattr(module, "available_memory", lambda: 1000)
+    assert [replace(cut, seconds=0.0) for cut in sweep(layered).cuts] == found
+    assert beside == [3]
