@@ -103,6 +103,7 @@ class Computation:
             self._jobs(cuts),
             size=spec.size,
             max_pixels=self.remembered["max_pixels"],
+            rule=spec.decoding,
             workers=self._speed.threads,
             ahead=2 * self._speed.batch_size + self._speed.threads,
         )

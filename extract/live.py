@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from headstart.errors import DataError, UnreadableImageError
-from headstart.extract.decode import MAX_PIXELS, decode
+from headstart.extract.decode import DECODING, MAX_PIXELS, decode
 from headstart.extract.hashing import read_file
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def live_features(
     size: int,
     workers: int,
     max_pixels: int = MAX_PIXELS,
+    rule: str = DECODING,
 ) -> Iterator[tuple[list[int], dict[str, NDArray[np.float32]], dict[int, str]]]:
     r"""Decode pictures by the rule of extraction and push them through the base.
 
@@ -56,6 +57,8 @@ def live_features(
         Decoding threads.
     max_pixels
         Pictures with more are not used.
+    rule
+        Of decoding, as a spec names it.
 
     Yields
     ------
@@ -73,7 +76,7 @@ def live_features(
     """
 
     def one(picture: Picture) -> NDArray[np.uint8]:
-        return decode(_encoded(picture), size, max_pixels=max_pixels)
+        return decode(_encoded(picture), size, max_pixels=max_pixels, rule=rule)
 
     positions: list[int] = []
     pixels: list[NDArray[np.uint8]] = []

@@ -15,7 +15,7 @@ import numpy as np
 
 from headstart.errors import DataError, ImageMemoryError, UnreadableImageError
 from headstart.extract._bases import Bases, Waits
-from headstart.extract.decode import decode
+from headstart.extract.decode import DECODING, decode
 from headstart.extract.hashing import read_file
 
 if TYPE_CHECKING:
@@ -81,10 +81,17 @@ class Decoder:
     """
 
     def __init__(
-        self, jobs: Sequence[Job], *, size: int, max_pixels: int, workers: int, ahead: int
+        self,
+        jobs: Sequence[Job],
+        *,
+        size: int,
+        max_pixels: int,
+        rule: str = DECODING,
+        workers: int,
+        ahead: int,
     ) -> None:
         self._jobs = iter(jobs)
-        self._size, self._max_pixels = size, max_pixels
+        self._size, self._max_pixels, self._rule = size, max_pixels, rule
         self.vanished: dict[str, str] = {}
         self._pool = concurrent.futures.ThreadPoolExecutor(workers, "decode")
         self._waiting: collections.deque[tuple[Job, concurrent.futures.Future[_Decoded]]] = (
@@ -125,9 +132,10 @@ class Decoder:
                 vanished[path] = str(error)
                 continue
             try:
-                return decode(data, self._size, max_pixels=self._max_pixels), vanished
+                pixels = decode(data, self._size, max_pixels=self._max_pixels, rule=self._rule)
             except UnreadableImageError as error:
                 return error, vanished
+            return pixels, vanished
         return OSError(vanished[job.path]), vanished
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from headstart.errors import DataError, UnreadableImageError
-from headstart.extract.decode import decode
+from headstart.extract.decode import MAX_PIXELS, decode
 from headstart.extract.hashing import read_file
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def decode_rows(
     done = folder / f"pixels-{size}-{hashlib.sha256(digests.tobytes()).hexdigest()[:16]}.npy"
     if done.exists():
         return done
-    limit = int(store.catalog.settings.get("max_pixels", 0)) or None
+    limit = int(store.catalog.settings.get("max_pixels", MAX_PIXELS))
     draft = folder / f".{done.name}.{os.getpid()}"
 
     def one(row: int) -> NDArray[np.uint8]:
@@ -64,7 +64,7 @@ def decode_rows(
             data = read_file(files[path])
             if hashlib.sha256(data).hexdigest().encode() != digests[row]:
                 raise DataError(f"{path} has changed since its features were extracted")
-            return decode(data, size, **({"max_pixels": limit} if limit else {}))
+            return decode(data, size, max_pixels=limit, rule=store.spec.decoding)
         except (KeyError, OSError, UnreadableImageError) as error:
             raise DataError(f"{path} can no longer be read ({error}); run extract again") from error
 

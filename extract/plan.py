@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from headstart.cache import Filling, LeftOut, Rows, Spec
 from headstart.errors import DataError
 from headstart.extract.dataset import Dataset, Picture, list_dataset
-from headstart.extract.decode import DECODER, DECODING, MAX_PIXELS, RESAMPLING
+from headstart.extract.decode import DECODER, DECODING, MAX_PIXELS, RESAMPLING, RULES
 from headstart.extract.hashing import hash_files
 from headstart.extract.identical import Conflicts, conflicts, split_by_content
 from headstart.extract.pipeline import Job
@@ -40,6 +40,7 @@ class Settings:
     engine: str | None = None
     precision: str | None = None
     dtype: str | None = None
+    decoding: str | None = None
 
     validation: float | None = None
     max_pixels: int | None = None
@@ -64,6 +65,8 @@ class Settings:
         )
         asked = {name: getattr(self, name) for name in ("size", "engine", "precision", "dtype")}
         given = {key: value for key, value in asked.items() if value not in (None, "auto")}
+        if self.decoding is not None:
+            given["decoding"] = RULES[self.decoding]
         return dataclasses.replace(base, **given)
 
 

@@ -17,7 +17,7 @@ from headstart.extract import plan as planning
 from headstart.extract.base import BATCH_SIZE
 from headstart.extract.changes import Changes, changes
 from headstart.extract.computation import Computation, same_weights
-from headstart.extract.decode import DECODING, RESAMPLING
+from headstart.extract.decode import DECODING, RESAMPLING, RULES
 from headstart.extract.layers import check_layers, check_size
 
 if TYPE_CHECKING:
@@ -189,7 +189,8 @@ def fill_store(
 def asked_spec(filling: Filling, settings: Settings) -> Spec:
     """Return the spec asked for; the rules of decoding are this version's, never the store's."""
     spec = settings.spec(filling.spec)
-    return dataclasses.replace(spec, decoding=DECODING, resampling=RESAMPLING)
+    decoding = spec.decoding if spec.decoding in RULES.values() else DECODING
+    return dataclasses.replace(spec, decoding=decoding, resampling=RESAMPLING)
 
 
 def require(filling: Filling, settings: Settings) -> None:
@@ -198,13 +199,13 @@ def require(filling: Filling, settings: Settings) -> None:
     Raises
     ------
     StoreError
-        If there is no such pooling or storage dtype.
+        If there is no such pooling, storage dtype or rule of decoding.
     SpecMismatchError
         If the store was made under another spec; it names each field that differs.
     LayerError
         If the base has no such layer, or the size is too small for it.
     """
-    for name, choices in (("pool", POOLS), ("dtype", DTYPES)):
+    for name, choices in (("pool", POOLS), ("dtype", DTYPES), ("decoding", RULES)):
         value = getattr(settings, name)
         if value not in (None, *choices):
             raise StoreError(f"--{name} {value}: expected one of {', '.join(choices)}")

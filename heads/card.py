@@ -141,19 +141,19 @@ def check_rule(spec: Spec) -> None:
     ModelError
         If it was made by another rule, or no base has such a layer or size.
     """
-    from headstart.extract.decode import DECODING, RESAMPLING
+    from headstart.extract.decode import RESAMPLING, RULES
     from headstart.extract.layers import check_layers, check_size
 
     ours = {
-        "architecture": Spec.architecture,
-        "decoding": DECODING,
-        "resampling": RESAMPLING,
+        "architecture": [Spec.architecture],
+        "decoding": list(RULES.values()),
+        "resampling": [RESAMPLING],
     }
-    for name, value in ours.items():
-        if getattr(spec, name) != value:
+    for name, values in ours.items():
+        if getattr(spec, name) not in values:
             raise ModelError(
                 f"its features are of {name} {getattr(spec, name)!r}, and this Headstart makes "
-                f"those of {value!r}: extract and train again"
+                f"those of {' or '.join(map(repr, values))}: extract and train again"
             )
     try:
         check_size(spec.size)

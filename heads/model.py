@@ -220,6 +220,7 @@ class Model:
             size=spec.size,
             workers=workers or max(2, os.cpu_count() or 2),
             max_pixels=self.card.max_pixels,
+            rule=spec.decoding,
         ):
             found = {
                 position: Prediction(names[position], "", np.empty(0), reason)

@@ -151,6 +151,12 @@ def _add_extract(verb: argparse.ArgumentParser) -> None:
         help="of the stored numbers (default: float16)",
     )
     verb.add_argument(
+        "--decoding",
+        choices=("full", "scaled"),
+        help="scaled: decode large JPEGs at a half, a quarter or an eighth of their size, faster "
+        "and slightly different (default: full); recorded in the store",
+    )
+    verb.add_argument(
         "--validation",
         type=_share,
         metavar="SHARE",

@@ -18,7 +18,7 @@ from PIL import Image, ImageFile, ImageOps
 
 from headstart.errors import UnreadableImageError
 from headstart.extract import decode as module
-from headstart.extract.decode import FORMATS, MAX_PIXELS, decode
+from headstart.extract.decode import FORMATS, MAX_PIXELS, SCALED, decode
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -113,6 +113,25 @@ def test_strips_leave_no_trace(width: int, height: int, size: int, rows: int, se
         patch.setattr(module, "_STRIP_PIXELS", rows * width)
         found = decode(encoded(image), size)
     assert distance(found, plainly(Image.alpha_composite(white, image), size)) == 0
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_scaled_decoding_of_a_large_jpeg(mode: str, progressive: bool) -> None:
+    """By the scaled rule a JPEG's decoder averages first: near the full one, and not the same."""
+    smooth = painted().resize((600, 440), Image.Resampling.BICUBIC).convert(mode)
+    data = encoded(smooth, "JPEG", quality=95, progressive=progressive)
+    full, scaled = decode(data, SIZE), decode(data, SIZE, rule=SCALED)
+    assert scaled.shape == full.shape
+    assert 0 < np.abs(scaled.astype(int) - full).mean() < 4
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_scaled_decoding_of_others_is_the_full(kind: str) -> None:
+    """A JPEG below twice the size, and every other format, are the same by both rules."""
+    width = 2 * SIZE - 1 if kind == "JPEG" else 9 * SIZE
+    data = encoded(painted(width, 9 * SIZE), kind)
+    assert distance(decode(data, SIZE), decode(data, SIZE, rule=SCALED)) == 0
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])

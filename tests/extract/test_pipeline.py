@@ -38,7 +38,7 @@ def test_decoder_keeps_the_order_and_its_distance(
     begun = 0
     lock = threading.Lock()
 
-    def decode(data: bytes, size: int, *, max_pixels: int) -> Any:
+    def decode(data: bytes, size: int, *, max_pixels: int, rule: str) -> Any:
         nonlocal begun
         with lock:
             begun += 1
@@ -60,7 +60,7 @@ def test_decoder_lets_go_when_left(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """Leaving early waits for the pictures in hand alone."""
     begun = []
 
-    def decode(data: bytes, size: int, *, max_pixels: int) -> Any:
+    def decode(data: bytes, size: int, *, max_pixels: int, rule: str) -> Any:
         begun.append(1)
         time.sleep(0.01)
         return np.zeros((size, size, 3), np.uint8)

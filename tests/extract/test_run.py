@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import fakes
 from headstart.cache import Store
@@ -115,7 +117,12 @@ def test_settings_not_given_are_the_stores(pets: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "field"),
-    [({"size": 80}, "size"), ({"dtype": "float32"}, "dtype"), ({"weights": "random:9"}, "weights")],
+    [
+        ({"size": 80}, "size"),
+        ({"dtype": "float32"}, "dtype"),
+        ({"weights": "random:9"}, "weights"),
+        ({"decoding": "scaled"}, "decoding"),
+    ],
 )
 def test_another_spec_is_refused(
     pets: Path, tmp_path: Path, change: dict[str, Any], field: str
@@ -126,6 +133,31 @@ def test_another_spec_is_refused(
     with pytest.raises(SpecMismatchError, match=f"{field}: the store has"):
         run(pets, tmp_path / "store", **({"size": SIZE} | change))
     assert (tmp_path / "store" / "features.h5").read_bytes() == before
+
+
+def test_the_rule_of_decoding_is_the_stores(tmp_path: Path) -> None:
+    """Large JPEGs decoded at a part of their size are other rows, also when they come later."""
+    folder = fakes.draw_classes(tmp_path / "large", ("a", "b"), 2)
+    for name in ("a/1.jpg", "b/2.jpg"):
+        Image.effect_noise((4 * SIZE, 4 * SIZE), 90).convert("RGB").save(folder / name)
+    run(folder, tmp_path / "full")
+    run(folder, tmp_path / "scaled", decoding="scaled")
+    full, scaled = Store.open(tmp_path / "full"), Store.open(tmp_path / "scaled")
+    assert scaled.spec.decoding == "pillow-1-scaled"
+    same = (full.features() == scaled.features()).reshape(len(full), -1).all(1)
+    assert [path for path, equal in zip(full.paths(), same, strict=True) if not equal] == [
+        "a/1.jpg",
+        "b/2.jpg",
+    ]
+    shutil.copy(folder / "a" / "1.jpg", folder / "b" / "3.jpg")
+    with (folder / "b" / "3.jpg").open("ab") as file:
+        file.write(b"more")
+    assert run(folder, tmp_path / "scaled").computed == 1
+    store = Store.open(tmp_path / "scaled")
+    found = {path: row.tobytes() for path, row in zip(store.paths(), store.features(), strict=True)}
+    assert found["b/3.jpg"] == found["a/1.jpg"]
+    with pytest.raises(StoreError, match="--decoding half: expected one of full, scaled"):
+        run(folder, tmp_path / "scaled", decoding="half")
 
 
 def test_other_weights_are_refused_by_name(pets: Path, tmp_path: Path) -> None:

@@ -457,7 +457,7 @@ def test_what_cannot_become_a_model_is_not_measured(
     kind = options.pop("store", "")
     store = make_store(features, label % 2 if kind else label, classes=["a", "b", "c"])
     if kind == "old rule":
-        monkeypatch.setattr(decode_module, "DECODING", "pillow-2")
+        monkeypatch.setattr(decode_module, "RULES", {"full": "pillow-2"})
     monkeypatch.setattr(training, "compare", lambda *_, **__: pytest.fail("measured"))
     with pytest.raises((HeadError, ModelError), match=words):
         train(store, **{"head": "ridge", "cv": 2, **options})
