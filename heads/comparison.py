@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -28,11 +28,37 @@ if TYPE_CHECKING:
 
     from headstart.cache.store import Pool
     from headstart.heads.base import ClassWeight
+    from headstart.heads.folds import Folds
     from headstart.heads.gram import Progress
+    from headstart.heads.splits import Labelled
 
 DEFAULT_HEADS = ("logreg", "svm", "dense")
 #: Folds in which hyperparameters are chosen, inside the training part of each outer fold.
 _INNER = 3
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What stands behind a comparison, for those who look closer.
+
+    Attributes
+    ----------
+    store : Store
+    rows : Labelled
+        The rows compared on.
+    splits : list of (train, test)
+        Positions among these rows.
+    source : FeatureRows
+        Their features.
+    options : dict
+        What `compare` was asked for, by the names of its parameters.
+    """
+
+    store: Store
+    rows: Labelled
+    splits: Folds
+    source: FeatureRows
+    options: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -66,6 +92,8 @@ class Comparison:
         Rows evaluated.
     test : str
         The paired test behind the p-values.
+    evidence : Evidence
+        Rows, splits and features; not in `to_dict`.
     """
 
     store: str
@@ -83,10 +111,12 @@ class Comparison:
     seconds: float
     evaluated: int
     test: str
+    evidence: Evidence = field(repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold: ``store``, ``rows``, ``classes``, ``heads`` and more."""
         plain = vars(self) | {"heads": [result.to_dict() for result in self.heads]}
+        del plain["evidence"]
         return plain | {"classes": list(self.classes)}
 
     def __str__(self) -> str:
@@ -191,6 +221,20 @@ def compare(
         seconds=time.perf_counter() - started,
         evaluated=len(split.tested),
         test=test_name(split.splits),
+        evidence=Evidence(
+            store,
+            rows,
+            split.splits,
+            source,
+            {
+                "cv": cv,
+                "seed": seed,
+                "class_weight": class_weight,
+                "group_by": group_by,
+                "plain": plain,
+                "max_memory": max_memory,
+            },
+        ),
     )
 
 

@@ -34,6 +34,29 @@ _TICKS = 100
 
 
 @dataclass(frozen=True)
+class Predictions:
+    """What a head answered on the rows it was measured on, split after split.
+
+    Attributes
+    ----------
+    rows : ndarray of shape (m,), int64
+        Row numbers of the store.
+    true, guess : ndarray of shape (m,), int64
+        Classes; those of the store's labels.
+    fold : ndarray of shape (m,), int64
+        The split that the row was measured in.
+    probability : ndarray of shape (m, classes), float32, or None
+        None for a head without probabilities.
+    """
+
+    rows: Int
+    true: Int
+    guess: Int
+    fold: Int
+    probability: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True)
 class HeadResult:
     """How one head did on rows it was not trained on.
 
@@ -62,6 +85,8 @@ class HeadResult:
     p_value : float or None
         Of the paired test against the best head, corrected for the number of heads; None for
         the best head itself.
+    predictions : Predictions
+        Row by row; not in `to_dict`.
     """
 
     head: str
@@ -77,12 +102,18 @@ class HeadResult:
     params: dict[str, Any]
     params_by_fold: list[dict[str, Any]]
     accuracy_by_fold: list[float]
-    right: NDArray[np.bool_] = field(repr=False)
+    predictions: Predictions = field(repr=False, compare=False)
     p_value: float | None = None
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether each measured row was recognised, ``(m,)``."""
+        right: NDArray[np.bool_] = self.predictions.true == self.predictions.guess
+        return right
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold."""
-        result = {name: value for name, value in vars(self).items() if name != "right"}
+        result = {name: value for name, value in vars(self).items() if name != "predictions"}
         return result | {"ci95": list(self.ci95)}
 
 
@@ -108,8 +139,8 @@ def evaluate(
 
     steps.tell(0.0)
     folds = parallel(one, splits) if getattr(head, "beside", False) else list(map(one, splits))
-    true = codes[np.concatenate([test for _, test in splits])]
-    right = true == np.concatenate([fold.guess for fold in folds])
+    answers = _answers(rows, splits, folds)
+    true, right = answers.true, answers.true == answers.guess
     chosen = [fold.chosen for fold in folds]
     return HeadResult(
         head=name,
@@ -129,7 +160,7 @@ def evaluate(
             float((codes[test] == fold.guess).mean())
             for (_, test), fold in zip(splits, folds, strict=True)
         ],
-        right=right,
+        predictions=answers,
     )
 
 
@@ -188,6 +219,19 @@ def _fold(
         seen = _predicted(fitted.predict_proba, X, test)[0]
         probability = metrics.aligned(seen, fitted.classes_, int(codes.max()) + 1)
     return _Fold(guess, probability, _chosen(fitted), fit_seconds, predict_seconds)
+
+
+def _answers(rows: Labelled, splits: Folds, folds: list[_Fold]) -> Predictions:
+    """Return what all folds answered, one behind the other."""
+    tested = np.concatenate([test for _, test in splits])
+    known = [fold.probability for fold in folds if fold.probability is not None]
+    return Predictions(
+        rows=rows.numbers[tested],
+        true=rows.codes[tested],
+        guess=np.concatenate([fold.guess for fold in folds]).astype(np.int64),
+        fold=np.repeat(np.arange(len(splits)), [len(test) for _, test in splits]),
+        probability=np.concatenate(known).astype(np.float32) if known else None,
+    )
 
 
 def _predicted(

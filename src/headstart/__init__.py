@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from headstart.heads.model import Model
     from headstart.heads.training import train
     from headstart.heads.transformer import InceptionFeatures
+    from headstart.report import write_report
 
 __all__ = [
     "Comparison",
@@ -38,6 +39,7 @@ __all__ = [
     "pack",
     "train",
     "verify",
+    "write_report",
 ]
 
 _HOME = {
@@ -53,6 +55,7 @@ _HOME = {
     "pack": "headstart.cache",
     "train": "headstart.heads.training",
     "verify": "headstart.cache",
+    "write_report": "headstart.report",
 }
 
 

@@ -71,6 +71,7 @@ def _verbs() -> dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]]
         "predict": ("labels and probabilities of pictures", _add_predict),
         "sweep": ("which layer to cut at", _add_sweep),
         "bench": ("frozen versus fine-tuned versus from scratch", _add_bench),
+        "report": ("the page people look at: one HTML file", _add_report),
     }
 
 
@@ -97,6 +98,7 @@ def _add_demo(verb: argparse.ArgumentParser) -> None:
         help="where pictures and store go (default: headstart-demo)",
     )
     verb.add_argument("--weights", help="weights of the base, as for extract")
+    _add_page(verb)
 
 
 def _add_inspect(verb: argparse.ArgumentParser) -> None:
@@ -196,9 +198,14 @@ def _add_pack(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("-o", dest="file", metavar="FILE.h5", required=True, help="file to write")
 
 
-def _add_rows(verb: argparse.ArgumentParser, *, folds: str) -> None:
+def _add_rows(
+    verb: argparse.ArgumentParser,
+    *,
+    folds: str,
+    store: tuple[str, str] = ("STORE", "a store, or a packed file"),
+) -> None:
     """Add which rows and features of a store heads are given, and how rows are split."""
-    verb.add_argument("store", metavar="STORE", help="a store, or a packed file")
+    verb.add_argument("store", metavar=store[0], help=store[1])
     verb.add_argument("--layer", help="a stored layer (default: the first)")
     verb.add_argument(
         "--pool",
@@ -226,14 +233,52 @@ def _add_rows(verb: argparse.ArgumentParser, *, folds: str) -> None:
     )
 
 
-def _add_compare(verb: argparse.ArgumentParser) -> None:
-    _add_rows(verb, folds="folds, where there is no validation split (default: 5)")
+def _add_page(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--report",
+        metavar="FILE.html",
+        help="also write a page of it, as the verb report does (needs headstart[report])",
+    )
+
+
+def _add_heads(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--heads",
         type=_names,
         metavar=_NAMES,
         help="heads with commas between them (default: logreg,svm,dense)",
     )
+
+
+def _add_report(verb: argparse.ArgumentParser) -> None:
+    _add_rows(
+        verb,
+        folds="folds, where there is no validation split (default: 5)",
+        store=("STORE_OR_BENCH", "a store, a packed file, or the folder of a benchmark"),
+    )
+    verb.add_argument(
+        "-o", dest="file", metavar="FILE.html", required=True, help="the page to write"
+    )
+    _add_heads(verb)
+    verb.add_argument("--curve", action="store_true", help="also show what more pictures would buy")
+    verb.add_argument("--sweep", action="store_true", help="also judge every layer of the store")
+    verb.add_argument(
+        "--tsne",
+        action="store_true",
+        help="also make a map that keeps neighbours together (t-SNE; takes about 10 s)",
+    )
+    verb.add_argument("--data", metavar="DATA", help="the pictures (default: where they were)")
+    verb.add_argument(
+        "--figures",
+        metavar="DIR",
+        help="also write the figures as SVG and PDF, and the tables as CSV and LaTeX",
+    )
+
+
+def _add_compare(verb: argparse.ArgumentParser) -> None:
+    _add_rows(verb, folds="folds, where there is no validation split (default: 5)")
+    _add_heads(verb)
+    _add_page(verb)
     verb.add_argument(
         "--fail-under", type=_bar, metavar="ACCURACY", help="exit 1 if nothing is this accurate"
     )
@@ -297,6 +342,7 @@ def _add_sweep(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--size", type=_count, help=_SIZE)
     verb.add_argument("--weights", help="weights of the base, as for extract")
     verb.add_argument("--seed", type=_seed, help="of the folds (default: 0)")
+    _add_page(verb)
 
 
 def _add_bench(verb: argparse.ArgumentParser) -> None:
@@ -344,6 +390,7 @@ def _add_bench(verb: argparse.ArgumentParser) -> None:
         action="store_true",
         help="train batch normalisation too (default: it stays in inference mode)",
     )
+    _add_page(verb)
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -127,6 +127,33 @@ def bench(
     return found
 
 
+def load(folder: str | os.PathLike[str]) -> Benchmark:
+    """Return the results that a benchmark has kept in its folder.
+
+    Raises
+    ------
+    HeadError
+        If there are none, or the file is damaged.
+    """
+    path = Path(folder) / "bench.json"
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        return Benchmark(
+            records=tuple(Record(**record) for record in content["modes"]),
+            rows=int(content["rows"]),
+            trained=int(content["trained"]),
+            layer=str(content["layer"]),
+            classes=tuple(map(str, content["classes"])),
+            resampled=bool(content["resampled"]),
+            cost=dict(content["cost"]),
+            failed={str(name): str(why) for name, why in content["failed"].items()},
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise HeadError(
+            f"{path} holds no results of a benchmark ({error}): run headstart bench again"
+        ) from error
+
+
 def _entries(heads: Sequence[str], finetune: Sequence[str], *, scratch: bool) -> list[Entry]:
     """Return every mode and head to run, cheap ones first."""
     entries = [("majority", "-"), ("untrained", "ncm"), ("untrained", "softmax")]

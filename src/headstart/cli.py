@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from headstart.heads.model import Prediction
+    from headstart.report.content import Report
 
 _LESS_MEMORY = "extract needs less with --batch-size, compare with --max-memory"
 _EXPECTED = (HeadstartError, OSError, MemoryError, KeyboardInterrupt)
@@ -75,12 +76,40 @@ def _write_json(path: str | None, content: dict[str, Any]) -> None:
             Path(path).write_text(text, encoding="utf-8")
 
 
-def _demo(*, folder: str, quiet: bool, json: str | None, **options: Any) -> int:
+def _pages(file: str | None) -> None:
+    """Refuse a page that could not be written before anything is computed."""
+    if file is not None:
+        from headstart.report import check_target
+
+        check_target(file)
+
+
+def _write_page(file: str | None, comparison: Any, *, quiet: bool, **more: Any) -> None:
+    """Write the page of a comparison, where one was asked for."""
+    if file is not None:
+        from headstart.report import write_report
+
+        with Bars(quiet=quiet) as bars:
+            write_report(comparison, file, progress=bars, **more)
+        _say(_page_lines(file), quiet=quiet)
+
+
+def _page_lines(file: str) -> list[str]:
+    from headstart import _words
+
+    return [f"report: {file} ({_words.size(Path(file).stat().st_size)}), opens in any browser"]
+
+
+def _demo(
+    *, folder: str, quiet: bool, json: str | None, report: str | None = None, **options: Any
+) -> int:
     from headstart.demo import demo
 
+    _pages(report)
     with Bars(quiet=quiet) as bars:
         say = (lambda _: None) if quiet else (lambda text: print(text, flush=True))
         comparison = demo(folder, say=say, progress=bars, **options)
+    _write_page(report, comparison, quiet=quiet)
     _write_json(json, comparison.to_dict())
     return 0
 
@@ -164,16 +193,18 @@ def _compare(
     json: str | None,
     curve: bool = False,
     fail_under: float = 0.0,
+    report: str | None = None,
     **options: Any,
 ) -> int:
     from headstart.cache import Store
     from headstart.heads import compare
 
+    _pages(report)
     opened = Store.open(store)
     with Bars(quiet=quiet) as bars:
         comparison = compare(opened, progress=bars, **options)
     _say([str(comparison)], quiet=quiet)
-    content = comparison.to_dict()
+    content, found = comparison.to_dict(), None
     if curve:
         from headstart.heads.curve import learning_curve
 
@@ -181,6 +212,7 @@ def _compare(
             found = learning_curve(opened, progress=bars, **options)
         _say(["", str(found)], quiet=quiet)
         content["curve"] = found.to_dict()
+    _write_page(report, comparison, quiet=quiet, curve=found)
     _write_json(json, content)
     return _judged(comparison.heads[0].accuracy, fail_under)
 
@@ -259,14 +291,36 @@ def _all_predicted(found: Sequence[Prediction]) -> int:
     return 1 if without else 0
 
 
-def _sweep(*, data: str, quiet: bool, json: str | None, **options: Any) -> int:
+def _sweep(
+    *, data: str, quiet: bool, json: str | None, report: str | None = None, **options: Any
+) -> int:
     from headstart.sweep import sweep
 
+    _pages(report)
     with Bars(quiet=quiet) as bars:
         found = sweep(data, progress=bars, **options)
     _say([str(found)], quiet=quiet)
+    if report is not None:
+        at = {"layer": found.best.layer, "pool": found.best.pool, "seed": options.get("seed", 0)}
+        _page_of(found.store, report, quiet=quiet, sweep=found, heads=("logreg", "svm"), **at)
     _write_json(json, found.to_dict())
     return 0
+
+
+def _report(*, store: str, file: str, quiet: bool, json: str | None, **options: Any) -> int:
+    found = _page_of(store, file, quiet=quiet, **options)
+    _write_json(json, {"file": file} | found.to_dict())
+    return 0
+
+
+def _page_of(store: str, file: str, *, quiet: bool, **options: Any) -> Report:
+    """Compare heads on a store or a benchmark's features, and write the page."""
+    from headstart.report import report
+
+    with Bars(quiet=quiet) as bars:
+        found = report(store, file, progress=bars, **options)
+    _say([*found.answer, *_page_lines(file)], quiet=quiet)
+    return found
 
 
 def _bench(
@@ -276,16 +330,20 @@ def _bench(
     quiet: bool,
     json: str | None,
     fail_under: float = 0.0,
+    report: str | None = None,
     **options: Any,
 ) -> int:
     from headstart.bench import bench
     from headstart.extract import Settings
 
+    _pages(report)
     names = [field.name for field in dataclasses.fields(Settings)]
     settings = Settings(**{name: options.pop(name) for name in names if name in options})
     with Bars(quiet=quiet) as bars:
         found = bench(data, folder, settings, progress=bars, **options)
     _say([str(found)], quiet=quiet)
+    if report is not None:
+        _page_of(folder, report, quiet=quiet)
     _write_json(json, found.to_dict())
     judged = _judged(found.summaries()[0].accuracy, fail_under)
     return 1 if found.failed else judged
@@ -316,6 +374,7 @@ _RUN: dict[str, Callable[..., int]] = {
     "predict": _predict,
     "sweep": _sweep,
     "bench": _bench,
+    "report": _report,
 }
 
 
