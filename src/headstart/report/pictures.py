@@ -9,7 +9,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
@@ -118,7 +118,7 @@ class _Found:
 
     def __init__(self, store: Store, files: dict[str, Path]) -> None:
         limit = int(store.catalog.settings.get("max_pixels", 0) or 0)
-        self._limit = {"max_pixels": limit} if limit else {}
+        self._limit: dict[str, Any] = {"max_pixels": limit} if limit else {}
         self._paths, self._digests, self._files = store.paths(), store.image_sha256(), files
 
     def pictures(
