@@ -42,7 +42,9 @@ __all__ = [
     "import_keras",
     "keras_base",
     "layer_table",
+    "load_arrays",
     "load_base",
+    "plain_settings",
     "resolve_engine",
     "resolve_precision",
     "spread",
@@ -229,6 +231,8 @@ def load_arrays(weights: WeightsFile) -> Arrays:
     WeightsError
         When the file holds other weights than this network's.
     """
+    if weights.arrays is not None:
+        return weights.arrays
     network = inception_v3(blank)
     expected = [conv.kernel.shape for conv in convolutions(network)]
     if weights.path is None:
@@ -288,7 +292,7 @@ def keras_base(weights: WeightsFile, *, size: int) -> Any:
     check_size(size)
     arrays, network = load_arrays(weights), inception_v3(blank)
     keras = import_keras()
-    with _plain_settings(keras.config):
+    with plain_settings(keras.config):
         model = keras.applications.InceptionV3(
             weights=None, include_top=False, input_shape=(size, size, 3)
         )
@@ -302,7 +306,7 @@ def keras_base(weights: WeightsFile, *, size: int) -> Any:
 
 
 @contextlib.contextmanager
-def _plain_settings(config: Any) -> Iterator[None]:
+def plain_settings(config: Any) -> Iterator[None]:
     """Build float32, channels-last layers, whatever the user's Keras settings are."""
     policy, layout = config.dtype_policy(), config.image_data_format()
     config.set_dtype_policy("float32")

@@ -21,6 +21,8 @@ from headstart.extract._files import md5_of, one_line
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from headstart.extract._arrays import Arrays
+
 __all__ = ["WeightsFile", "find_weights", "is_name", "random_seed"]
 
 IMAGENET_FILE = "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5"
@@ -44,11 +46,14 @@ class WeightsFile:
     sha256
         Of the file's bytes, in hex, so that a later run can tell without Keras that it is the
         same file; empty for random weights.
+    arrays
+        The weights themselves, where they are at hand and need not be read.
     """
 
     name: str
     path: Path | None
     sha256: str
+    arrays: Arrays | None = None
 
 
 def find_weights(name: str) -> WeightsFile:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from headstart.cache import Progress
     from headstart.extract.base import Base
     from headstart.extract.live import Picture
+    from headstart.extract.weights import WeightsFile
 
 _KEY = "headstart"  # of the file's metadata
 _MOST_BYTES = 4 << 30
@@ -243,24 +244,46 @@ class Model:
 
         spec = self.card.spec
         check_rule(spec)
-        name = self._weights_name()
         base = load_base(
-            find_weights(name),
+            find_weights(self._weights_name()),
             size=spec.size,
             layers=[spec.layer],
             pool=spec.pool,
             engine=spec.engine,
             precision=spec.precision,
         )
-        if base.digest != spec.weights:
-            raise ModelError(
-                f"it was trained on features of the weights {spec.weights[:16]}..., but "
-                f"{name!r} gives {base.digest[:16]}...: name the right ones with --weights"
-            )
+        self._check_digest(base.digest)
         shape = base.shapes[spec.layer]
         if shape != self.card.shape:
             raise ModelError(f"its features have shape {self.card.shape}; its base gives {shape}")
         return base
+
+    def base_weights(self) -> WeightsFile:
+        """Return the base's weights, read and known to be those the model was trained on.
+
+        Raises
+        ------
+        WeightsError
+            If they cannot be had.
+        ModelError
+            If they are others.
+        """
+        from headstart.extract.base import load_arrays
+        from headstart.extract.weights import find_weights
+
+        file = find_weights(self._weights_name())
+        arrays = load_arrays(file)
+        self._check_digest(arrays.digest())
+        return dataclasses.replace(file, arrays=arrays)
+
+    def _check_digest(self, found: str) -> None:
+        expected = self.card.spec.weights
+        if found != expected:
+            raise ModelError(
+                f"it was trained on features of the weights {expected[:16]}..., but "
+                f"{self._weights_name()!r} gives {found[:16]}...: name the right ones with "
+                "--weights"
+            )
 
     def _weights_name(self) -> str:
         """Return where the base's weights are; a path in a stranger's card is never opened."""

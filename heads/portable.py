@@ -394,6 +394,11 @@ def _(head: DenseHead, trained: Trained) -> Portable:
     )
 
 
+def pairs(k: int) -> list[tuple[int, int]]:
+    """Return the pairs of `k` classes, in the order of their machines."""
+    return [(i, j) for i in range(k) for j in range(i + 1, k)]
+
+
 def _pairwise(head: SVMHead) -> tuple[Float, Single]:
     """Return libsvm's dual coefficients ``(p, n)`` and intercepts, one row a pair of classes.
 
@@ -404,8 +409,7 @@ def _pairwise(head: SVMHead) -> tuple[Float, Single]:
     starts = np.cumsum([0, *svc.n_support_])
     sign = -1.0 if k == 2 else 1.0  # of two classes scikit-learn keeps the other sign
     dual = np.zeros((k * (k - 1) // 2, len(head.X_fit_)))
-    pairs = [(i, j) for i in range(k) for j in range(i + 1, k)]
-    for number, (i, j) in enumerate(pairs):
+    for number, (i, j) in enumerate(pairs(k)):
         first, second = slice(starts[i], starts[i + 1]), slice(starts[j], starts[j + 1])
         dual[number, svc.support_[first]] = sign * svc.dual_coef_[j - 1, first]
         dual[number, svc.support_[second]] = sign * svc.dual_coef_[i, second]
@@ -449,8 +453,7 @@ def against_rest(machines: Float, k: int) -> Float:
     As scikit-learn's ``decision_function_shape="ovr"``.
     """
     votes, confidence = np.zeros((len(machines), k)), np.zeros((len(machines), k))
-    pairs = ((i, j) for i in range(k) for j in range(i + 1, k))
-    for number, (i, j) in enumerate(pairs):
+    for number, (i, j) in enumerate(pairs(k)):
         value = machines[:, number]
         confidence[:, i] += value
         confidence[:, j] -= value

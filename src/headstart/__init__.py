@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from headstart.extract import extract
     from headstart.heads import Comparison, compare
     from headstart.heads.curve import learning_curve
+    from headstart.heads.export import export
     from headstart.heads.model import Model
     from headstart.heads.training import train
     from headstart.heads.transformer import InceptionFeatures
@@ -34,6 +35,7 @@ __all__ = [
     "Spec",
     "Store",
     "compare",
+    "export",
     "extract",
     "learning_curve",
     "pack",
@@ -50,6 +52,7 @@ _HOME = {
     "Spec": "headstart.cache",
     "Store": "headstart.cache",
     "compare": "headstart.heads",
+    "export": "headstart.heads.export",
     "extract": "headstart.extract",
     "learning_curve": "headstart.heads.curve",
     "pack": "headstart.cache",

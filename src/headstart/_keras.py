@@ -69,7 +69,7 @@ def import_keras() -> Any:
     os.environ.setdefault(_LOG_LEVEL, "3")
     for name in ("absl", "tensorflow", "jax"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    with _held_stderr(), warnings.catch_warnings():
+    with held_stderr(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import keras
 
@@ -78,7 +78,7 @@ def import_keras() -> Any:
 
 
 @contextlib.contextmanager
-def _held_stderr() -> Iterator[None]:
+def held_stderr() -> Iterator[None]:
     """Collect what is written to file descriptor 2; show it only if the block raises."""
     sys.stderr.flush()
     with tempfile.TemporaryFile() as held:

@@ -69,6 +69,7 @@ def _verbs() -> dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]]
         "compare": ("heads on the same rows, in one table", _add_compare),
         "train": ("the chosen head on all training rows, as a model", _add_train),
         "predict": ("labels and probabilities of pictures", _add_predict),
+        "export": ("base and head joined, for other programs", _add_export),
         "sweep": ("which layer to cut at", _add_sweep),
         "bench": ("frozen versus fine-tuned versus from scratch", _add_bench),
         "report": ("the page people look at: one HTML file", _add_report),
@@ -322,6 +323,30 @@ def _add_predict(verb: argparse.ArgumentParser) -> None:
         "the name in its card)",
     )
     verb.add_argument("--workers", type=_count, help="decoding threads; speed only")
+
+
+def _add_export(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("model", metavar="MODEL", help="a file that train wrote")
+    verb.add_argument(
+        "-o",
+        dest="file",
+        metavar="FILE",
+        required=True,
+        help="what to write: a name that ends in .keras, .onnx (with headstart[onnx]), .tflite or "
+        ".savedmodel (a folder)",
+    )
+    verb.add_argument(
+        "--store",
+        help="the store it was trained on, against whose rows the file is held before it is "
+        "published (default: the one beside MODEL with such features)",
+    )
+    verb.add_argument("--data", metavar="DATA", help="its pictures (default: where they were)")
+    verb.add_argument(
+        "--quantize",
+        choices=("none", "int8"),
+        help="int8: a TFLite file that computes in 8 bits (default: none)",
+    )
+    verb.add_argument("--weights", help="the base's weights, as for predict")
 
 
 def _add_sweep(verb: argparse.ArgumentParser) -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from headstart.extract import Summary
     from headstart.extract.changes import Changes
     from headstart.heads.card import Card
+    from headstart.heads.export import Exported
     from headstart.inspection import Inspection, Pictures
     from headstart.status import Staleness, Status
 
@@ -208,6 +209,23 @@ def model_card(card: Card) -> Iterator[str]:
     yield "|---|---|"
     for name, value in facts.items():
         yield f"| {_cell(name)} | {_cell(str(value))} |"
+
+
+def exported(found: Exported) -> Iterator[str]:
+    """Say what was written, and how near it is to the model."""
+    same = found.parity
+    kind = found.kind if found.quantize == "none" else f"{found.kind}, {found.quantize}"
+    yield plain(f"{found.file}: {kind}, {size(found.bytes)}; classes and input: {found.labels}")
+    yield (
+        f"  checked   {same.same_labels} of {plural(same.rows, 'label')} as the model's, "
+        f"probabilities within {same.largest_difference:.1g}, on rows of {plain(found.store)}"
+    )
+    if same.cached_precision != "float32":
+        yield (
+            f"            the model itself, in float32 against the {same.cached_precision} of the "
+            f"store: {same.same_cached_labels} of {same.rows} labels the same, probabilities "
+            f"within {same.largest_cached_difference:.1g}"
+        )
 
 
 def _cut(card: Card) -> str:

@@ -291,6 +291,17 @@ def _all_predicted(found: Sequence[Prediction]) -> int:
     return 1 if without else 0
 
 
+def _export(*, model: str, file: str, quiet: bool, json: str | None, **options: Any) -> int:
+    from headstart import _words
+    from headstart.heads.export import export
+
+    with Bars(quiet=quiet) as bars:
+        found = export(model, file, progress=bars, **options)
+    _say(_words.exported(found), quiet=quiet)
+    _write_json(json, found.to_dict())
+    return 0
+
+
 def _sweep(
     *, data: str, quiet: bool, json: str | None, report: str | None = None, **options: Any
 ) -> int:
@@ -372,6 +383,7 @@ _RUN: dict[str, Callable[..., int]] = {
     "compare": _compare,
     "train": _train,
     "predict": _predict,
+    "export": _export,
     "sweep": _sweep,
     "bench": _bench,
     "report": _report,

@@ -59,6 +59,10 @@ class ModelError(HeadstartError, ValueError):
     """A model file is no model, is damaged, or does not fit what it is used with."""
 
 
+class ParityError(ModelError):
+    """A network to be exported does not answer as the model does; nothing was written."""
+
+
 class MissingExtraError(HeadstartError, ImportError):
     """An optional package is needed; the message names the extra to install."""
 
