@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from headstart.cache import _files, _hdf5, catalog
+from headstart.cache import _files, _hdf5, catalog, handover
 from headstart.cache.shard import DATASET, ShardInfo
 from headstart.errors import (
     CorruptStoreError,
@@ -253,6 +253,62 @@ class Store:
                 local = flat[mine] - starts[number]
                 for part, block in self._read_shard(index, info, local, block_rows):
                     yield mine[part], pooled(block, pool)
+
+    def to_numpy(
+        self,
+        layer: str | None = None,
+        *,
+        split: str | None = None,
+        pool: Pool = "none",
+        dtype: DTypeLike = np.float32,
+    ) -> tuple[NDArray[Any], NDArray[np.int32]]:
+        """Return features ``(n, ...)`` and labels ``(n,)`` of the rows that have a label.
+
+        For a head of one's own; parameters and errors are those of `features`.
+        """
+        return handover.to_numpy(self, layer, split=split, pool=pool, dtype=dtype)
+
+    def to_tf_dataset(
+        self,
+        layer: str | None = None,
+        *,
+        split: str | None = None,
+        pool: Pool = "none",
+        dtype: DTypeLike = np.float32,
+        batch_size: int = 32,
+        shuffle: bool = False,
+        seed: int = 0,
+    ) -> Any:
+        """Return a ``tf.data.Dataset`` of batches of features and labels, read as they are needed.
+
+        Each batch is ``(b, ...)`` of `dtype` and ``(b,)`` int32, b being `batch_size` but for the
+        last; rows without a label are left out. About 512 rows are in memory at a time. With
+        `shuffle` each pass has another order, the same for the same seed. Other parameters and
+        errors are those of `features`.
+        """
+        return handover.to_tf_dataset(
+            self,
+            layer,
+            split=split,
+            pool=pool,
+            dtype=dtype,
+            batch_size=batch_size,
+            shuffle=shuffle,
+            seed=seed,
+        )
+
+    def to_frame(self) -> Any:
+        """Return a ``pandas.DataFrame`` of the rows, in their order, without the features.
+
+        Its columns are ``path``, ``label`` (categorical; missing where unknown), ``split``,
+        ``view``, ``image_sha256``, and those of the manifest.
+
+        Raises
+        ------
+        MissingExtraError
+            If pandas is not installed.
+        """
+        return handover.to_frame(self)
 
     def fingerprint(
         self,

@@ -161,5 +161,10 @@ def _against_rest(machines: Any, k: int) -> Any:
         sides[i, number], sides[j, number] = 1, -1
     for_first = ops.cast(ops.greater(machines, 0.0), "float32")
     votes = _dense(for_first, sides, (sides < 0).sum(1))
-    confidence = layers.Activation("softsign")(_dense(machines, sides))
+    confidence = _softsign(_dense(machines, sides))
     return layers.Add()([votes, layers.Rescaling(1 / 3)(confidence)])
+
+
+def _softsign(x: Any) -> Any:
+    """Return x / (1 + |x|), without a division: the TFLite interpreter has none in 8 bits."""
+    return ops.multiply(x, ops.exp(ops.negative(ops.log(ops.add(ops.absolute(x), 1.0)))))

@@ -10,8 +10,15 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 ALLOWED = {
     "cache": {"headstart.cache", "headstart.errors"},
-    "extract": {"headstart._keras", "headstart.cache", "headstart.errors", "headstart.extract"},
+    "extract": {
+        "headstart._hardware",
+        "headstart._keras",
+        "headstart.cache",
+        "headstart.errors",
+        "headstart.extract",
+    },
     "heads": {
+        "headstart._hardware",
         "headstart._keras",
         "headstart.cache",
         "headstart.errors",
