@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headstart.heads import metrics
+from headstart.heads.curve import Curve, Point
 from headstart.heads.modes import layer_of
 from headstart.heads.splits import FOLDS
 
@@ -28,6 +29,10 @@ extract s: features of all layers, once for every mode that reads them. train s:
 with the choice of hyperparameters, the rows held out to know when to stop, and compilation. \
 trained: parameters. peak MB: of the process that ran all seeds of a mode. ms/image: from decoded \
 pixels, the base up to the layer in batches of 32, and what comes after it."""
+_CURVE = """\
+Parts of the training rows are stratified, and each holds the smaller ones; all are measured on \
+the same rows as the table. Networks take as many steps, at most, with a part as with all, in more \
+epochs."""
 _EPOCHS = 20  # of a training without a cache, where no dense head was trained here
 
 
@@ -95,6 +100,10 @@ class Benchmark:
         See `headstart.heads.modes.base_cost`.
     failed : dict of str to str
         Modes that could not be run to the end, and why.
+    parts : tuple of Record
+        Results with shares of the training rows, of the modes that a learning curve was asked of.
+    runs : tuple of dict
+        When, on what machine and with which versions results were added.
     """
 
     records: tuple[Record, ...]
@@ -105,6 +114,8 @@ class Benchmark:
     resampled: bool
     cost: dict[str, Any]
     failed: dict[str, str] = field(default_factory=dict)
+    parts: tuple[Record, ...] = ()
+    runs: tuple[dict[str, Any], ...] = ()
 
     def summaries(self) -> list[Summary]:
         """Return every mode, best accuracy first, each tested against the best."""
@@ -121,6 +132,35 @@ class Benchmark:
         p_values = [None if p is None else next(corrected) for p in raw]
         others = zip(found[1:], p_values, strict=True)
         return [best[0], *(replace(summary, p_value=p) for (summary, _), p in others)]
+
+    def curve(self) -> Curve | None:
+        """Return accuracy against training rows of the modes with `parts`; None without any.
+
+        Of the whole training rows it is what the table says.
+        """
+        modes = {(record.mode, record.head) for record in self.parts}
+        whole = [record for record in self.records if (record.mode, record.head) in modes]
+        points: dict[tuple[str, str, float], list[Record]] = {}
+        trained: dict[float, dict[int, int]] = {}
+        for record in (*self.parts, *whole):
+            points.setdefault((record.mode, record.head, record.share), []).append(record)
+            trained.setdefault(record.share, {})[record.seed] = record.rows or self.trained
+        rows = {share: round(float(np.mean([*of.values()]))) for share, of in trained.items()}
+        found = [
+            Point(
+                head=f"{mode} {head}" if mode == "frozen" else mode,
+                rows=rows[share],
+                accuracy=self._accuracy(records)[0],
+                ci95=self._accuracy(records)[1],
+                fit_seconds=float(np.mean([record.train_seconds for record in records])),
+            )
+            for (mode, head, share), records in sorted(points.items(), key=lambda one: one[0][2])
+        ]
+        return Curve(tuple(found), self._how()) if self.parts else None
+
+    def curve_notes(self) -> str:
+        """Return how the learning curve was measured."""
+        return f"{_CURVE} {self._how()[0].upper()}{self._how()[1:]}."
 
     def break_even(self) -> dict[str, float]:
         """Return after how many trainings extraction has paid for itself.
@@ -156,6 +196,9 @@ class Benchmark:
             "modes": [record.to_dict() for record in self.records],
             "summary": [asdict(summary) for summary in self.summaries()],
             "failed": self.failed,
+            "runs": list(self.runs),
+            "curve": [record.to_dict() for record in self.parts],
+            "learning_curve": curve.to_dict() if (curve := self.curve()) else {},
         }
 
     def __str__(self) -> str:
@@ -166,10 +209,12 @@ class Benchmark:
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
             for row in cells
         ]
-        return "\n".join([*lines, "", *self._notes()])
+        curve = self.curve()
+        learnt = [str(curve), self.curve_notes(), ""] if curve else []
+        return "\n".join([*lines, "", *learnt, *self._notes()])
 
     def to_markdown(self) -> str:
-        """Return the table for a document."""
+        """Return the table and its notes for a document; not the learning curve."""
         cells = [list(_HEADER), ["---"] * len(_HEADER), *self._cells()]
         table = "\n".join(f"| {' | '.join(row)} |" for row in cells)
         return "\n\n".join([table, *self._notes()]) + "\n"
@@ -179,11 +224,9 @@ class Benchmark:
 
     def _notes(self) -> Iterator[str]:
         yield from (f"{name} failed: {why}" for name, why in self.failed.items())
-        seeds = sorted({record.seed for record in self.records})
-        how = "a fold of its own for each seed" if self.resampled else "the given validation split"
         yield (
-            f"{self.rows:,} rows, {len(self.classes)} classes; seeds "
-            f"{', '.join(map(str, seeds))}; {how}. The 95% is Wilson's interval; tests are paired "
+            f"{self.rows:,} rows, {len(self.classes)} classes; {self._how()}. The 95% is Wilson's "
+            "interval; tests are paired "
             f"({'corrected resampled t' if self._many() else 'McNemar'}, Holm's correction)."
         )
         formed = max((record.form_seconds for record in self.records), default=0.0)
@@ -199,21 +242,24 @@ class Benchmark:
             f"{paid['trainings']:.2g} trainings."
         )
 
+    def _how(self) -> str:
+        seeds = sorted({record.seed for record in self.records})
+        how = "a fold of its own for each seed" if self.resampled else "the given validation split"
+        return f"seeds {', '.join(map(str, seeds))}; {how}"
+
     def _many(self) -> bool:
         return self.resampled and len({record.seed for record in self.records}) > 1
 
     def _summary(self, records: list[Record]) -> Summary:
         first = records[0]
-        measured = sum(len(record.right) for record in records)
-        distinct = min(measured, self.rows) if self.resampled else len(first.right)
-        accuracy = sum(record.right.count("1") for record in records) / measured
+        accuracy, ci95 = self._accuracy(records)
         layer = layer_of(first.mode, self.layer)
         base = self.cost["base_ms"][layer] if layer else 0.0
         return Summary(
             mode=first.mode,
             head=first.head,
             accuracy=accuracy,
-            ci95=metrics.wilson(round(accuracy * distinct), distinct),
+            ci95=ci95,
             log_loss=float(np.mean([record.log_loss for record in records])),
             extract_seconds=first.extract_seconds,
             train_seconds=float(np.mean([record.train_seconds for record in records])),
@@ -224,6 +270,13 @@ class Benchmark:
             peak_mb=max(record.peak_mb for record in records),
             seeds=len(records),
         )
+
+    def _accuracy(self, records: Sequence[Record]) -> tuple[float, tuple[float, float]]:
+        """Return the accuracy over seeds, and its interval: a row counts once."""
+        measured = sum(len(record.right) for record in records)
+        distinct = min(measured, self.rows) if self.resampled else len(records[0].right)
+        accuracy = sum(record.right.count("1") for record in records) / measured
+        return accuracy, metrics.wilson(round(accuracy * distinct), distinct)
 
     def _p_value(self, best: Sequence[Record], other: Sequence[Record]) -> float | None:
         """Return how likely such a difference is by chance, on the seeds that both have."""

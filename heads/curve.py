@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from headstart.cache.store import Pool
     from headstart.heads.base import ClassWeight
     from headstart.heads.folds import Folds
+    from headstart.heads.splits import Labelled
 
     Int = NDArray[np.int64]
 
@@ -77,7 +78,13 @@ class Curve:
         """Return the table for a terminal: a line a head, a column a number of rows."""
         return "\n".join(self._lines())
 
-    def _lines(self) -> Iterator[str]:
+    def to_markdown(self) -> str:
+        """Return the table for a document."""
+        header, *lines = self._cells()
+        table = [header, ["---"] * len(header), *lines]
+        return "\n".join(f"| {' | '.join(row)} |" for row in table) + "\n"
+
+    def _cells(self) -> list[list[str]]:
         heads = list(dict.fromkeys(point.head for point in self.points))
         sizes = sorted({point.rows for point in self.points})
         found = {(point.head, point.rows): f"{point.accuracy:.3f}" for point in self.points}
@@ -86,6 +93,10 @@ class Curve:
             [head, *(found.get((head, size), "-") for size in sizes), f"{self.gain(head):+.3f}"]
             for head in heads
         ]
+        return cells
+
+    def _lines(self) -> Iterator[str]:
+        cells = self._cells()
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         yield "Accuracy against training rows:"
         for row in cells:
@@ -110,8 +121,8 @@ def learning_curve(
 ) -> Curve:
     """Train heads on growing parts of the training rows, and measure all on the same rows.
 
-    Parts are stratified, and each holds the one before; a part with fewer than two rows of a
-    class is left out. Splits are those of `compare`.
+    Parts are stratified, keep identical pictures and groups together, and each holds the one
+    before; a part with fewer than two rows of a class is left out. Splits are those of `compare`.
 
     Parameters
     ----------
@@ -143,7 +154,7 @@ def learning_curve(
         plain=plain or None,
         cv=_INNER if len(split.splits) > 1 else None,  # as `compare` does
     )
-    parts = [part for share in shares if (part := _part(split.splits, rows.codes, share, seed))]
+    parts = [part for share in shares if (part := part_of_splits(split.splits, rows, share, seed))]
     if not parts:
         raise HeadError("a learning curve needs two training rows of every class or more")
     points: list[Point] = []
@@ -160,21 +171,39 @@ def learning_curve(
     return Curve(tuple(points), split.words)
 
 
-def _part(splits: Folds, codes: Int, share: float, seed: int) -> Folds:
-    """Return the splits with a share of their training rows; none if a class has too few."""
-    result = [(_some(train, codes, share, seed), test) for train, test in splits]
+def part_of_splits(splits: Folds, rows: Labelled, share: float, seed: int) -> Folds:
+    """Return splits with a share of their training rows, measured on the same rows.
+
+    Parts are stratified and keep groups whole, and each holds the smaller ones of the same seed.
+    There are none if a class has fewer than two rows in one.
+
+    Parameters
+    ----------
+    splits : list of (train, test)
+        Positions among the labelled rows.
+    rows : Labelled
+    share : float
+        Above 0, and up to 1.
+    seed : int
+        Decides which rows.
+    """
+    parts = [(_some(train, rows, share, seed), test) for train, test in splits]
+    codes, most = rows.codes, rows.codes.max() + 1
     enough = all(
-        (np.bincount(codes[part], minlength=codes.max() + 1)[codes[train]] >= _FEWEST).all()
-        for (part, _), (train, _) in zip(result, splits, strict=True)
+        (np.bincount(codes[part], minlength=most)[codes[train]] >= _FEWEST).all()
+        for (part, _), (train, _) in zip(parts, splits, strict=True)
     )
-    return result if enough else []
+    return parts if enough else []
 
 
-def _some(train: Int, codes: Int, share: float, seed: int) -> Int:
-    """Return a share of each class's rows; a larger share holds those of a smaller one."""
+def _some(train: Int, rows: Labelled, share: float, seed: int) -> Int:
+    """Return a share of each class's rows, and what is in a group with one of them."""
+    codes, groups = rows.codes, rows.groups
     shuffled = np.random.default_rng(seed).permutation(train)
+    _, first, group = np.unique(groups[shuffled], return_index=True, return_inverse=True)
+    shuffled = shuffled[np.argsort(first[group], kind="stable")]
     chosen = []
     for code in np.unique(codes[train]):
         mine = shuffled[codes[shuffled] == code]
         chosen.append(mine[: round(share * len(mine))])
-    return np.sort(np.concatenate(chosen))
+    return np.sort(train[np.isin(groups[train], groups[np.concatenate(chosen)])])

@@ -17,6 +17,7 @@ from headstart.cache import Store
 from headstart.errors import HeadError, WeightsError
 from headstart.heads import metrics
 from headstart.heads.base import softmax
+from headstart.heads.curve import part_of_splits
 from headstart.heads.evaluation import evaluate
 from headstart.heads.folds import fewest_groups, grouped_folds
 from headstart.heads.forms import Forms
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from headstart.heads.folds import Folds
     from headstart.heads.networks import Examples
 
     Int = NDArray[np.int64]
@@ -97,6 +99,10 @@ class Record:
     form_seconds : float
         To bring all rows into the form a frozen head is given, as their row space: to compute
         that the first time, to read it afterwards.
+    share : float
+        Of the training rows: below 1 for a point of a learning curve.
+    rows : int
+        Trained on; 0 where that was not kept.
     """
 
     mode: str
@@ -112,6 +118,8 @@ class Record:
     peak_mb: float = 0.0
     right: str = field(default="", repr=False)
     form_seconds: float = 0.0
+    share: float = 1.0
+    rows: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold."""
@@ -145,9 +153,25 @@ def run_mode(bench: Bench, mode: str, head: str, seeds: list[int]) -> Iterator[R
         If a class has too few rows, a head needs more memory than there is, or a network
         diverges.
     """
+    yield from run_parts(bench, mode, head, [(seed, 1.0) for seed in seeds])
+
+
+def run_parts(
+    bench: Bench, mode: str, head: str, points: Sequence[tuple[int, float]]
+) -> Iterator[Record]:
+    """Run one mode with seeds and shares of their training rows; yield each result at once.
+
+    A network takes as many steps for a part as for all, in more epochs: fewer would tell less of
+    what more rows are worth than of what more steps are.
+
+    Raises
+    ------
+    HeadError
+        As `run_mode`.
+    """
     run = _Run(bench)
-    for seed in seeds:
-        yield run.one(mode, head, seed)
+    for seed, share in points:
+        yield run.one(mode, head, seed, share)
 
 
 def base_cost(bench: Bench, layers: Sequence[str]) -> dict[str, Any]:
@@ -213,8 +237,19 @@ def peak_mb() -> float:
 
 def split_of(store: Store, rows: Labelled, seed: int) -> Split:
     """Return the rows to train on and to measure: the store's own split, or a fold a seed."""
+    return part_of(store, rows, seed, 1.0)[0]
+
+
+def part_of(store: Store, rows: Labelled, seed: int, share: float) -> Folds:
+    """Return the split of a seed with a share of its training rows; none if they are too few.
+
+    Rows are those which `headstart.heads.curve.learning_curve` takes: with folds under the seed of
+    their round, with a split of the store's own under the same seed.
+    """
     splits = protocol(store, rows, cv=None, seed=seed // FOLDS, grouped=False).splits
-    return splits[seed % len(splits)]
+    drawn = seed if rows.validation.any() else seed // FOLDS
+    mine = [splits[seed % len(splits)]]
+    return mine if share == 1 else part_of_splits(mine, rows, share, drawn)
 
 
 class _Run:
@@ -225,10 +260,12 @@ class _Run:
         self.store = Store.open(bench.store)
         self._rows = labelled_rows(self.store, None)
         self._classes = int(self._rows.codes.max()) + 1
+        self._share = 1.0
 
-    def one(self, mode: str, head: str, seed: int) -> Record:
-        """Measure one mode with one seed."""
-        split = split_of(self.store, self._rows, seed)
+    def one(self, mode: str, head: str, seed: int, share: float) -> Record:
+        """Measure one mode with one seed and a share of its training rows."""
+        (split,) = part_of(self.store, self._rows, seed, share)
+        self._share = share
         kind = {"majority": self._majority, "untrained": self._untrained, "frozen": self._frozen}
         found = kind.get(mode, self._network)(mode, head, split, seed)
         features = layer_of(mode, self._bench.layer)
@@ -238,6 +275,8 @@ class _Run:
             seed=seed,
             extract_seconds=self.store.extract_seconds if features else 0.0,
             peak_mb=peak_mb(),
+            share=share,
+            rows=len(split[0]),
             **found,
         )
 
@@ -292,7 +331,7 @@ class _Run:
             head_alone.fit(given, codes[rows], groups=self._rows.groups[rows])
             networks.start_classifier(model, head_alone.coef_, head_alone.intercept_)
         settings = {"epochs": self._bench.epochs} if mode.startswith("finetune:") else _SCRATCH
-        recipe = networks.Recipe(seed=seed, **settings)
+        recipe = networks.Recipe(seed=seed, **settings).for_share(self._share)
         cost = networks.train(model, X, codes, rows=rows, held=held, recipe=recipe)
         trained = time.perf_counter() - started
         probability, seconds = networks.timed_probabilities(model, X, split[1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import keras
@@ -41,6 +41,17 @@ class Recipe:
     learning_rate: float = 1e-4
     batch_size: int = 32
     seed: int = 0
+
+    def for_share(self, share: float) -> Recipe:
+        """Return the recipe for a share of the rows: as many steps, so more epochs.
+
+        Examples
+        --------
+        >>> Recipe(epochs=20, patience=4).for_share(0.25).epochs
+        80
+        """
+        longer = {name: round(getattr(self, name) / share) for name in ("epochs", "patience")}
+        return replace(self, **longer)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import shutil
 import subprocess
 from functools import cache
@@ -20,17 +22,46 @@ def native_bfloat16() -> bool:
 @cache
 def gpu_capability() -> float | None:
     """Compute capability of the first NVIDIA GPU; None where there is none."""
+    try:
+        return float(_first_gpu("compute_cap"))
+    except ValueError:
+        return None
+
+
+@cache
+def machine() -> str:
+    """Return what this process runs on, in words: cores, processor, GPU."""
+    known = hasattr(os, "sched_getaffinity")  # not on every system
+    cores = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
+    words = f"{cores} core{'' if cores == 1 else 's'} of {_processor()}"
+    gpu = _first_gpu("name")
+    return f"{words}, {gpu}" if gpu else f"{words}, no GPU"
+
+
+def _processor() -> str:
+    """Return the processor's name where Linux tells it, else its kind."""
+    try:
+        lines = _FLAGS.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names and names[0] else platform.machine()
+
+
+def _first_gpu(field: str) -> str:
+    """Ask the driver for a field of the first NVIDIA GPU; empty where there is none."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
-        return None
-    command = [tool, "--query-gpu=compute_cap", "--format=csv,noheader"]
+        return ""
+    command = [tool, f"--query-gpu={field}", "--format=csv,noheader"]
     try:
         done = subprocess.run(  # noqa: S603 - fixed arguments
             command, capture_output=True, text=True, timeout=20, check=False
         )
-        return float(done.stdout.split()[0]) if done.returncode == 0 else None
-    except (subprocess.TimeoutExpired, ValueError, IndexError):
-        return None
+    except subprocess.TimeoutExpired:
+        return ""
+    lines = done.stdout.splitlines()
+    return lines[0].strip() if done.returncode == 0 and lines else ""
 
 
 def _cpu_has_bfloat16() -> bool:

@@ -411,6 +411,24 @@ def _add_bench(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument("--epochs", type=_count, help="for fine-tuning, at most (default: 5)")
     verb.add_argument(
+        "--curve",
+        action="store_true",
+        help="also train on a sixteenth, an eighth, ... of the training rows: the frozen heads, "
+        "above the first layer of --finetune, and from scratch",
+    )
+    verb.add_argument(
+        "--curve-modes",
+        dest="curve",
+        type=_names,
+        metavar=_NAMES,
+        help="the same for these modes, as frozen,finetune:mixed8,scratch+augment",
+    )
+    verb.add_argument(
+        "--page",
+        metavar="FILE.md",
+        help="also write the table, its notes and plots here (they are in DIR/bench.md always)",
+    )
+    verb.add_argument(
         "--train-bn",
         action="store_true",
         help="train batch normalisation too (default: it stays in inference mode)",

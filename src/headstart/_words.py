@@ -309,5 +309,15 @@ def _pictures(found: Inspection, pictures: Pictures) -> Iterator[str]:
     )
 
 
+def benched(folder: str, page: str | None) -> str:
+    """Say where a benchmark's page is, and what it lacks."""
+    from headstart import plots
+
+    where = f"{folder}/bench.md" + (f" and {page}" if page else "")
+    if plots.available():
+        return f"With plots in {where}"
+    return f"In {where}, without plots: they need matplotlib, pip install 'headstart[plots]'"
+
+
 def _shape(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import itertools
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headstart._bench_page import check_page, write_page
+from headstart._bench_results import Results, Wanted
 from headstart._child import in_child
 from headstart.cache import Spec
 from headstart.errors import HeadError
@@ -19,23 +18,19 @@ from headstart.extract.pixels import decode_rows
 from headstart.heads import modes
 from headstart.heads.benchmark import Benchmark
 from headstart.heads.modes import Bench, Record
-from headstart.heads.splits import labelled_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    import os
+    from collections.abc import Iterator, Sequence
 
-    from headstart.cache import Progress, Store
-    from headstart.heads.splits import Labelled
+    from headstart._bench_results import Entry
+    from headstart.cache import Progress
 
 HEADS = ("logreg", "svm", "ridge", "knn", "dense")
 FINETUNE = ("mixed9", "mixed8", "mixed7", "all")
-#: Of how modes are trained and measured: results of another one are not gone on with.
-_RECIPE = 2
+_UNTRAINED = ("majority", "untrained")
 #: About how long one seed of each takes, in parts of a frozen head's time.
 _COST = {"finetune": 40, "finetune:all": 150, "scratch": 50, "scratch+augment": 60}
-
-#: A mode and a head, as in a table's line.
-Entry = tuple[str, str]
 
 
 def bench(
@@ -49,14 +44,16 @@ def bench(
     seeds: int = 3,
     epochs: int = 5,
     train_bn: bool = False,
+    curve: bool | Sequence[str] = False,
+    page: str | os.PathLike[str] | None = None,
+    command: str = "",
     progress: Progress | None = None,
 ) -> Benchmark:
     """Run frozen, fine-tuned and from-scratch modes on the same rows, splits and seeds.
 
     What lies below the lowest trained layer is computed once and kept in ``folder/features``;
-    each result is kept in ``folder/bench.json`` as it is there (and in the end the table in
-    ``folder/bench.md``), so that a benchmark that was
-    stopped goes on where it was.
+    each result is kept in ``folder/bench.json`` as it is there, so that a benchmark that was
+    stopped goes on where it was. In the end the table and its plots are in ``folder/bench.md``.
 
     Parameters
     ----------
@@ -78,26 +75,36 @@ def bench(
         At most, for fine-tuning.
     train_bn
         Train batch normalisation too when fine-tuning.
+    curve
+        Modes to train on a sixteenth, an eighth, ... of the training rows too; if True, the frozen
+        heads, the first of `finetune` that is a layer, and ``scratch``.
+    page
+        A Markdown file to write what is in ``folder/bench.md`` to as well, its plots beside it.
+    command
+        That ran this, for the page.
     progress
         Called with (stage, done, total).
 
     Raises
     ------
     HeadError
-        If a head is unknown, a class has too few rows, or the folder holds results of other
-        settings. A mode that cannot be run is noted as failed, and the others are run.
+        If a head is unknown, a class has too few rows, the folder holds results of other
+        settings, or `page` is there and no benchmark's. A mode that cannot be run is noted as
+        failed, and the others are run.
     LayerError
         If there is no such layer, or what is above one cannot be trained on its output alone.
     DataError
         If the data cannot be used.
     """
     entries = _entries(heads, finetune, scratch=scratch)
+    learning = _learning(entries, curve)
     cuts = [layer for layer in finetune if layer != "all"]
     layer = settings.layers[0] if settings.layers else Spec(weights="").layer
     check_layers([layer])
     if cuts:
         check_cuts(cuts)
     place = Path(folder)
+    pages = [place / "bench.md", *([] if page is None else [check_page(page)])]
     layers = tuple(dict.fromkeys([layer, *cuts]))
     wanted = dataclasses.replace(settings, layers=layers, pool="none")
     store, summary = fill_store(data, place / "features", wanted, progress=progress)
@@ -110,20 +117,15 @@ def bench(
         epochs=epochs,
         train_bn=train_bn,
     )
-    results = _Results(place / "bench.json", what, store)
+    results = Results(place / "bench.json", what, store)
     untimed = [name for name in layers if name not in results.cost.get("base_ms", {})]
     if untimed:
         results.keep(cost=next(in_child(_cost, what, untimed)))
-    for mode, head, missing, done, total in _tasks(entries, range(seeds), results.records):
-        if progress is not None:
-            progress(f"benchmark ({mode} {head})", done, total)
-        try:
-            for record in in_child(modes.run_mode, what, mode, head, missing):
-                results.keep(record)
-        except HeadError as error:
-            results.failed[f"{mode} {head}"] = str(error)
-    found = results.benchmark(entries, range(seeds))
-    (place / "bench.md").write_text(found.to_markdown(), encoding="utf-8")
+    asked = Wanted(entries, range(seeds), learning, results.shares(range(seeds)))
+    _run(what, results, asked, progress)
+    found = results.benchmark(asked)
+    for file in pages:
+        write_page(found, file, name=Path(data).absolute().name, command=command)
     return found
 
 
@@ -147,6 +149,8 @@ def load(folder: str | os.PathLike[str]) -> Benchmark:
             resampled=bool(content["resampled"]),
             cost=dict(content["cost"]),
             failed={str(name): str(why) for name, why in content["failed"].items()},
+            parts=tuple(Record(**record) for record in content.get("curve", [])),
+            runs=tuple(content.get("runs", [])),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise HeadError(
@@ -165,91 +169,45 @@ def _entries(heads: Sequence[str], finetune: Sequence[str], *, scratch: bool) ->
     return entries
 
 
-def _tasks(
-    entries: Sequence[Entry], seeds: Iterable[int], records: Iterable[Record]
-) -> Iterator[tuple[str, str, list[int], int, int]]:
-    """Yield what is missing: mode, head, seeds, and which part of the whole is done by then."""
-    have = {(record.mode, record.head, record.seed) for record in records}
-    missing = {entry: [seed for seed in seeds if (*entry, seed) not in have] for entry in entries}
-    costs = {entry: len(left) * _cost_of(entry[0]) for entry, left in missing.items()}
+def _learning(entries: Sequence[Entry], curve: bool | Sequence[str]) -> tuple[Entry, ...]:
+    """Return the modes and heads to draw a learning curve of."""
+    trained = list(dict.fromkeys(mode for mode, _ in entries if mode not in _UNTRAINED))
+    cuts = [m for m in trained if m.startswith("finetune:") and m != "finetune:all"]
+    usual = [mode for mode in ("frozen", *cuts[:1], "scratch") if mode in trained]
+    wanted = usual if curve is True else curve or ()
+    for mode in wanted:
+        if mode not in trained:
+            raise HeadError(
+                f"no learning curve of {mode!r}: this benchmark trains {', '.join(trained)}"
+            )
+    return tuple(entry for entry in entries if entry[0] in wanted)
+
+
+def _run(what: Bench, results: Results, wanted: Wanted, progress: Progress | None) -> None:
+    """Run what is missing, each mode in a process of its own; note what fails."""
+    tasks = list(wanted.missing(results.have))
+    total = sum(len(points) * _cost_of(mode) for (mode, _), points in tasks)
     done = 0
-    for entry, left in missing.items():
-        if left:
-            yield *entry, left, done, sum(costs.values())
-            done += costs[entry]
+    for (mode, head), points in tasks:
+        part = ", learning curve" if points[0][1] < 1 else ""
+        run = modes.run_parts if part else modes.run_mode
+        given = points if part else [seed for seed, _ in points]
+        end = done + len(points) * _cost_of(mode)
+        try:
+            if progress is not None:
+                progress(f"benchmark ({mode} {head}{part})", done, total)
+            for record in in_child(run, what, mode, head, given):
+                results.keep(record)
+                done += _cost_of(mode)
+                if progress is not None:
+                    progress(f"benchmark ({mode} {head}{part})", done, total)
+        except HeadError as error:
+            results.failed[f"{mode} {head}{part}"] = str(error)
+        done = end
 
 
 def _cost_of(mode: str) -> int:
     return _COST.get(mode, _COST["finetune"] if mode.startswith("finetune:") else 1)
-
-
-class _Results:
-    """What is known already, in a file that is swapped whole whenever something is added."""
-
-    def __init__(self, path: Path, what: Bench, store: Store) -> None:
-        rows = labelled_rows(store, None)
-        self._path, self._store, self._rows = path, store, rows
-        self._layer = what.layer
-        self._trained = len(modes.split_of(store, rows, 0)[0])
-        self.failed: dict[str, str] = {}
-        self._settings = {
-            "layer": what.layer,
-            "epochs": what.epochs,
-            "train_bn": what.train_bn,
-            "features": store.fingerprint(what.layer, rows=rows.numbers),
-            "rows": _digest(rows, store.classes),
-            "recipe": _RECIPE,
-        }
-        content = json.loads(path.read_text("utf-8")) if path.exists() else {}
-        self._refuse_others(content.get("settings", self._settings))
-        self.cost: dict[str, Any] = content.get("cost", {})
-        self.records = [Record(**record) for record in content.get("modes", [])]
-
-    def keep(self, record: Record | None = None, *, cost: dict[str, Any] | None = None) -> None:
-        """Add a result, or what the base costs up to some more layers."""
-        self.records += [record] if record else []
-        if cost:
-            known = self.cost.get("base_ms", {})
-            self.cost = cost | {"base_ms": known | cost["base_ms"]}
-        content = {"settings": self._settings} | self._all().to_dict()
-        draft = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        draft.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
-        draft.replace(self._path)
-
-    def benchmark(self, entries: Sequence[Entry], seeds: Iterable[int]) -> Benchmark:
-        """Return the results asked for; the file may hold others too."""
-        wanted = set(itertools.product(entries, seeds))
-        chosen = [r for r in self.records if ((r.mode, r.head), r.seed) in wanted]
-        return dataclasses.replace(self._all(), records=tuple(chosen))
-
-    def _all(self) -> Benchmark:
-        return Benchmark(
-            records=tuple(self.records),
-            rows=len(self._rows.numbers),
-            trained=self._trained,
-            layer=self._layer,
-            classes=self._store.classes,
-            resampled=not self._rows.validation.any(),
-            cost=self.cost,
-            failed=self.failed,
-        )
-
-    def _refuse_others(self, theirs: dict[str, Any]) -> None:
-        differing = [name for name, value in self._settings.items() if theirs.get(name) != value]
-        if differing:
-            raise HeadError(
-                f"{self._path} holds results of other settings ({', '.join(differing)}): name "
-                "another folder with -o, or remove the file"
-            )
-
-
-def _digest(rows: Labelled, classes: Sequence[str]) -> str:
-    """Identify the labels, the split and what is kept together (hex)."""
-    parts = [rows.numbers, rows.codes, rows.groups, rows.validation, rows.first_view]
-    found = hashlib.sha256(json.dumps(list(classes)).encode())
-    for part in parts:
-        found.update(part.tobytes())
-    return found.hexdigest()
 
 
 def _cost(what: Bench, layers: list[str]) -> Iterator[dict[str, Any]]:

@@ -7,6 +7,7 @@ import difflib
 import json
 import os
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -344,6 +345,7 @@ def _bench(
     report: str | None = None,
     **options: Any,
 ) -> int:
+    from headstart import _words
     from headstart.bench import bench
     from headstart.extract import Settings
 
@@ -352,7 +354,7 @@ def _bench(
     settings = Settings(**{name: options.pop(name) for name in names if name in options})
     with Bars(quiet=quiet) as bars:
         found = bench(data, folder, settings, progress=bars, **options)
-    _say([str(found)], quiet=quiet)
+    _say([str(found), "", _words.benched(folder, options.get("page"))], quiet=quiet)
     if report is not None:
         _page_of(folder, report, quiet=quiet)
     _write_json(json, found.to_dict())
@@ -370,6 +372,9 @@ def _parse(argv: Sequence[str] | None) -> dict[str, Any]:
         likely = difflib.get_close_matches(unknown[0].split("=")[0], options, n=1)
         hint = f"; did you mean {likely[0]}?" if likely else ""
         verb.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+    if arguments["run"] is _bench:  # its page shows what ran it
+        given = sys.argv[1:] if argv is None else argv
+        arguments["command"] = shlex.join(["headstart", *given])
     return arguments
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import generators
@@ -171,6 +173,70 @@ def test_modes_run_in_processes_of_their_own(
     assert 20 < kept["frozen", "ncm", 0].peak_mb < 1000
 
 
+CURVE: dict[str, Any] = LIGHT | {"curve": ["frozen"], "heads": ["ridge", "ncm"]}
+
+
+def test_a_learning_curve_is_kept_and_gone_on_with(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the table, point by point; a part with too few rows of a class is left out."""
+    ran: list[tuple[str, list[tuple[int, float]]]] = []
+    run = modes.run_parts
+
+    def stops(what: Any, mode: str, head: str, points: list[tuple[int, float]]) -> Any:
+        whole = points[0][1] == 1
+        if not whole:
+            ran.append((head, points))
+        for record in run(what, mode, head, points):
+            yield record
+            if not whole and len(ran) == 1:
+                raise KeyboardInterrupt
+
+    points = [(0, 0.25), (1, 0.25), (0, 0.5), (1, 0.5)]
+    monkeypatch.setattr(modes, "run_parts", stops)
+    told: list[tuple[str, int, int]] = []
+    with pytest.raises(KeyboardInterrupt):
+        bench(pets, tmp_path / "out", SETTINGS, **CURVE)
+    found = bench(
+        pets, tmp_path / "out", SETTINGS, **CURVE, progress=lambda *step: told.append(step)
+    )
+    assert ran == [("ridge", points), ("ridge", points[1:]), ("ncm", points)]
+    assert [step for step in told if step[0].startswith("benchmark")][-1] == (
+        "benchmark (frozen ncm, learning curve)",
+        7,
+        7,
+    )
+    curve = found.curve()
+    assert curve is not None
+    assert {(point.head, point.rows) for point in curve.points} == {
+        (f"frozen {head}", rows) for head in ("ridge", "ncm") for rows in (4, 8, 16)
+    }
+    kept = json.loads((tmp_path / "out" / "bench.json").read_text())
+    assert [(r["head"], r["seed"], r["share"]) for r in kept["curve"]] == [
+        (head, *point) for head in ("ridge", "ncm") for point in points
+    ]
+    assert module.load(tmp_path / "out") == found
+    assert bench(pets, tmp_path / "out", SETTINGS, **LIGHT).curve() is None
+    assert len(ran) == 3
+
+
+def test_a_curve_has_the_cheap_modes_unless_named() -> None:
+    """All frozen heads, the first cut, and from scratch without augmentation."""
+    entries = module._entries(["svm", "knn"], ["all", "mixed8", "mixed7"], scratch=True)
+    assert module._learning(entries, curve=False) == ()
+    assert module._learning(entries, curve=True) == (
+        ("frozen", "svm"),
+        ("frozen", "knn"),
+        ("finetune:mixed8", "softmax"),
+        ("scratch", "convnet"),
+    )
+    assert module._learning(entries, ["finetune:all"]) == (("finetune:all", "softmax"),)
+    with pytest.raises(HeadError, match="no learning curve of 'finetune:mixed9': this benchmark"):
+        module._learning(entries, ["finetune:mixed9"])
+    with pytest.raises(HeadError, match="trains frozen, finetune:all, "):
+        module._learning(entries, ["majority"])
+
+
 def test_what_cannot_run_is_refused_before_anything_is_computed(pets: Path, tmp_path: Path) -> None:
     """Unknown heads and layers are found at once."""
     with pytest.raises(HeadError, match="no head is called"):
@@ -179,6 +245,10 @@ def test_what_cannot_run_is_refused_before_anything_is_computed(pets: Path, tmp_
         bench(pets, tmp_path / "out", SETTINGS, **(LIGHT | {"finetune": ["mixed99"]}))
     with pytest.raises(LayerError, match="mixed9_0 cannot be trained on its output alone"):
         bench(pets, tmp_path / "out", SETTINGS, **(LIGHT | {"finetune": ["mixed9_0"]}))
+    with pytest.raises(HeadError, match="no learning curve of 'scratch'"):
+        bench(pets, tmp_path / "out", SETTINGS, **LIGHT, curve=["scratch"])
+    with pytest.raises(HeadError, match=r"a page is a \.md file"):
+        bench(pets, tmp_path / "out", SETTINGS, **LIGHT, page=tmp_path / "page.html")
     assert not (tmp_path / "out").exists()
 
 
@@ -193,9 +263,25 @@ def test_command(
     answer = tmp_path / "answer.json"
     command = ["bench", str(pets), "-o", str(tmp_path / "out"), "--size", "75"]
     options = ["--heads", "ridge,ncm", "--finetune", "mixed7", "--no-scratch", "--seeds", "1"]
-    assert cli.main([*command, "--weights", "random", *options, "--json", str(answer)]) == 0
-    assert "frozen" in capsys.readouterr().out
-    assert "| frozen | ridge |" in (tmp_path / "out" / "bench.md").read_text("utf-8")
+    options += ["--page", str(tmp_path / "page.md"), "--curve-modes", "frozen"]
+    given = [*command, "--weights", "random", *options, "--json", str(answer)]
+    assert cli.main(given) == 0
+    printed = capsys.readouterr().out
+    assert "frozen" in printed
+    assert (
+        printed.splitlines()[-1] == f"With plots in {tmp_path}/out/bench.md and {tmp_path}/page.md"
+    )
+    for file in (tmp_path / "out" / "bench.md", tmp_path / "page.md"):
+        text = file.read_text("utf-8")
+        assert "| frozen | ridge |" in text
+        assert f"\nheadstart {shlex.join(given)}\n" in text
+        assert "## Accuracy against training rows" in text
+        for link in re.findall(r"\]\((.*)\)", text):
+            assert (file.parent / link).read_bytes().startswith(b"<?xml")
+    before = {file: file.read_bytes() for file in tmp_path.glob("page*")}
+    assert len(before) == 4
+    assert cli.main(given) == 0
+    assert {file: file.read_bytes() for file in tmp_path.glob("page*")} == before
     content = json.loads(answer.read_text())
     assert [(entry["mode"], entry["head"], entry["seed"]) for entry in content["modes"]] == [
         ("majority", "-", 0),

@@ -147,6 +147,38 @@ def test_break_even_is_extraction_over_a_training_without_a_cache() -> None:
     }
 
 
+def test_the_learning_curve_ends_in_the_table() -> None:
+    """Parts are points; the last one is what the mode reached on all rows."""
+    parts = [
+        record("frozen", "1010", seed, share=0.5, rows=40 + seed, train_seconds=1.0)
+        for seed in (0, 1)
+    ]
+    whole = [record("frozen", "1110", seed, rows=80 + seed) for seed in (0, 1)]
+    others = [record("scratch", "1000", seed, rows=80 + seed) for seed in (0, 1)]
+    found = benchmark(*whole, *others)
+    assert found.curve() is None
+    found = replace(found, parts=tuple(parts))
+    curve = found.curve()
+    assert curve is not None
+    points = [(point.head, point.rows, point.accuracy) for point in curve.points]
+    assert points == [("frozen logreg", 40, 0.5), ("frozen logreg", 80, 0.75)]
+    assert curve.points[0].fit_seconds == 1.0
+    assert curve.points[1].ci95 == next(s.ci95 for s in found.summaries() if s.mode == "frozen")
+    assert "as many steps" in str(found)
+    content = json.loads(json.dumps(found.to_dict()))
+    assert [entry["share"] for entry in content["curve"]] == [0.5, 0.5]
+    assert len(content["modes"]) == 4
+    assert len(content["learning_curve"]["points"]) == 2
+
+
+def test_results_without_a_count_of_rows_have_the_usual_one() -> None:
+    """Files of before did not keep it."""
+    found = benchmark(record("frozen", "11"))
+    curve = replace(found, parts=(record("frozen", "10", share=0.25, rows=20),)).curve()
+    assert curve is not None
+    assert [point.rows for point in curve.points] == [20, 80]
+
+
 def test_answers_for_machines_and_documents() -> None:
     """JSON has a record a seed and a summary a mode; the document has a row a mode."""
     found = benchmark(record("frozen", "10", 0), record("scratch", "00", 0))

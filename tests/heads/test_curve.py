@@ -13,6 +13,7 @@ from headstart.errors import HeadError
 from headstart.heads import compare
 from headstart.heads import curve as module
 from headstart.heads.curve import learning_curve
+from headstart.heads.splits import Labelled
 
 Make = Callable[..., Any]
 
@@ -42,13 +43,40 @@ def test_all_rows_give_what_the_comparison_gives(make_store: Make, draw: Make) -
     assert {p.head: p.accuracy for p in curve.points if p.rows == 72} == table
 
 
+def _rows(codes: Any, groups: Any = None) -> Labelled:
+    """Return labelled rows of these classes and groups."""
+    each = np.arange(len(codes))
+    none = np.zeros(len(codes), bool)
+    return Labelled(each, codes, each if groups is None else groups, none, ~none)
+
+
 def test_parts_are_stratified_and_nested() -> None:
     """A larger part holds a smaller one, and classes keep their shares."""
     codes = np.repeat([0, 1], [60, 20])
     train = np.arange(0, 80, 2)
-    parts = [module._some(train, codes, share, seed=3) for share in (0.25, 0.5, 1.0)]
+    parts = [module._some(train, _rows(codes), share, seed=3) for share in (0.25, 0.5, 1.0)]
     assert set(parts[0]) < set(parts[1]) < set(parts[2]) == set(train)
     assert [list(np.bincount(codes[part])) for part in parts] == [[8, 2], [15, 5], [30, 10]]
+
+
+def test_parts_keep_groups_whole() -> None:
+    """Of a group all training rows are in a part or none, also under two labels."""
+    draw = np.random.default_rng(0)
+    groups, codes = draw.integers(0, 60, 200), draw.integers(0, 3, 200)
+    train = np.flatnonzero(groups % 5 > 0)
+    parts = [module._some(train, _rows(codes, groups), 2.0**-n, seed=1) for n in range(4)]
+    for part, larger in zip(parts[1:], parts[:-1], strict=True):
+        assert set(part) < set(larger) <= set(train)
+        rest = np.setdiff1d(train, part)
+        assert not set(groups[part]) & set(groups[rest])
+    assert 0.5 <= len(parts[1]) / len(train) < 0.7
+
+
+def test_the_table_for_a_document(make_store: Make, draw: Make) -> None:
+    """A line a head, a column a number of rows."""
+    lines = learning_curve(make_store(*draw(30)), ["ncm"]).to_markdown().splitlines()
+    assert lines[0] == "| rows | 6 | 12 | 24 | last step |"
+    assert lines[2].startswith("| ncm | 0.")
 
 
 def test_too_few_rows_are_refused(make_store: Make, draw: Make) -> None:

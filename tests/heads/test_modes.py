@@ -17,7 +17,7 @@ from headstart.cache import Store
 from headstart.errors import HeadError, WeightsError
 from headstart.extract import Settings, fill_store
 from headstart.extract.pixels import decode_rows
-from headstart.heads import forms, modes
+from headstart.heads import curve, forms, modes
 from headstart.heads.dense import DenseHead
 from headstart.heads.logreg import LogisticHead
 from headstart.heads.modes import (
@@ -25,14 +25,19 @@ from headstart.heads.modes import (
     Record,
     base_cost,
     check_mode,
+    part_of,
     peak_mb,
     run_mode,
+    run_parts,
     split_of,
 )
 from headstart.heads.splits import labelled_rows
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    Make = Callable[..., Any]
 
 SIZE, EACH = 75, {"blue": 16, "red": 24}
 pytestmark = pytest.mark.tensorflow
@@ -112,9 +117,12 @@ def test_untrained_softmax_knows_nothing(painted: Bench) -> None:
         ("untrained", "ncm", 0),
         ("frozen", "logreg", 3 * 3 * 768 + 1),
         ("frozen", "svm", 3 * 3 * 768 + 1),
+        ("frozen", "ridge", 2 * (3 * 3 * 768 + 1)),
+        ("frozen", "knn", 0),
         ("finetune:mixed9", "softmax", 6_070_272 + 4098),
         ("finetune:mixed10", "softmax", 4098),
         ("scratch", "convnet", 448 + 4640 + 18496 + (7 * 7 * 64 + 1) * 512 + 513 * 2),
+        ("scratch+augment", "convnet", 448 + 4640 + 18496 + (7 * 7 * 64 + 1) * 512 + 513 * 2),
     ],
 )
 def test_every_mode_tells_red_from_blue(
@@ -125,8 +133,18 @@ def test_every_mode_tells_red_from_blue(
     assert record.accuracy == 1.0
     assert record.log_loss < 0.5
     assert record.trained_parameters == parameters
-    assert (record.extract_seconds > 0) == (mode != "scratch")
+    assert (record.extract_seconds > 0) == (head != "convnet")
     assert (record.epochs > 0) == (head in ("softmax", "convnet"))
+    assert (record.share, record.rows) == (1.0, 32)
+
+
+def test_the_dense_head_learns_what_is_there(make_store: Make, draw: Make) -> None:
+    """Rows that lie apart it tells nearly all; forty painted pictures are too few steps."""
+    store = make_store(*draw(240, signal=0.6))
+    (record,) = run_mode(Bench(str(store.path), "", "random", "mixed7"), "frozen", "dense", [0])
+    assert record.accuracy > 0.9
+    assert record.trained_parameters == (3 * 3 * 40 + 1) * 1024 + (1024 + 1) * 3
+    assert record.epochs > 0
 
 
 def test_the_whole_network_is_trained_from_pixels(painted: Bench) -> None:
@@ -144,6 +162,53 @@ def test_each_seed_has_a_fold_of_its_own(painted: Bench) -> None:
     tested = [split_of(store, rows, seed)[1] for seed in range(5)]
     assert sorted(np.concatenate(tested)) == list(range(len(store)))
     np.testing.assert_array_equal(split_of(store, rows, 3)[1], tested[3])
+
+
+@pytest.mark.parametrize(
+    ("mode", "head"), [("frozen", "ridge"), ("finetune:mixed10", "softmax"), ("scratch", "convnet")]
+)
+def test_parts_are_trained_on_fewer_rows_and_measured_on_the_same(
+    painted: Bench, mode: str, head: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network takes as many steps for them; half of these pictures are enough."""
+    from headstart.heads import networks
+
+    recipes: list[networks.Recipe] = []
+    train = networks.train
+
+    def noted(*given: Any, recipe: networks.Recipe, **options: Any) -> Any:
+        recipes.append(recipe)
+        few = dataclasses.replace(recipe, epochs=min(recipe.epochs, 6))
+        return train(*given, recipe=few, **options)
+
+    monkeypatch.setattr(networks, "train", noted)
+    (record,) = run_parts(painted, mode, head, [(1, 0.5)])
+    assert (record.seed, record.share) == (1, 0.5)
+    assert 15 <= record.rows <= 16
+    assert len(record.right) == 8
+    assert record.accuracy == 1.0
+    epochs = {"frozen": [], "finetune:mixed10": [2 * painted.epochs], "scratch": [40]}
+    assert [recipe.epochs for recipe in recipes] == epochs[mode]
+
+
+def test_parts_are_those_of_a_learning_curve(
+    painted: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`compare --curve` trains on the very same rows, fold by fold."""
+    trained: list[set[int]] = []
+    evaluate = curve.evaluate
+
+    def noted(*given: Any, splits: Any, **options: Any) -> Any:
+        trained.extend(set(train) for train, _ in splits)
+        return evaluate(*given, splits=splits, **options)
+
+    monkeypatch.setattr(curve, "evaluate", noted)
+    curve.learning_curve(painted.store, ["ncm"], layer="mixed9", shares=[0.25, 0.5])
+    store = Store.open(painted.store)
+    rows = labelled_rows(store, None)
+    ours = [part_of(store, rows, seed, share) for share in (0.25, 0.5) for seed in range(5)]
+    assert [set(train) for ((train, _),) in ours] == trained
+    assert part_of(store, rows, 0, 1 / 32) == []
 
 
 def test_base_is_timed(painted: Bench) -> None:

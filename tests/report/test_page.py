@@ -143,6 +143,13 @@ def test_a_missing_package_is_named(
         report(pictures[1].path, tmp_path / "page.html")
 
 
+def test_learning_curves_of_modes_are_shown(scene: Any) -> None:
+    """Beside those of heads, where a benchmark has them."""
+    text = scene.file.read_text("utf-8")
+    assert "Accuracy of modes against training pictures" in text
+    assert "modes-curve" in text
+
+
 def test_a_damaged_benchmark_is_refused(tmp_path: Path) -> None:
     """A folder whose results cannot be read is named, with the remedy."""
     (tmp_path / "bench.json").write_text('{"modes": [{"what": 1}]}', encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from headstart import _words
@@ -88,6 +89,10 @@ def bench_drawings(found: Benchmark) -> Iterator[Drawing]:
         "one is as accurate. Extraction is counted in full for each mode that needs it, although "
         "they share it.",
     )
+    curve = found.curve()
+    if curve is not None:
+        title = "Accuracy of modes against training pictures"
+        yield replace(curve_drawing(curve), key="modes-curve", title=title)
 
 
 def curve_drawing(found: Curve) -> Drawing:
