@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from headstart.cache import _files, _hdf5, catalog, handover
+from headstart.cache import _files, _hdf5, catalog, handover, markup
 from headstart.cache.shard import DATASET, ShardInfo
 from headstart.errors import (
     CorruptStoreError,
@@ -91,6 +91,22 @@ class Store:
             f"<Store {str(self.path)!r}: {len(self)} rows, {len(self.classes)} classes, "
             f"layers {', '.join(self.layers)}>"
         )
+
+    def _repr_html_(self) -> str:
+        """Show in a notebook what is in the store: its classes, and where it comes from."""
+        known = self._catalog.label[self._catalog.label >= 0]
+        counts = np.bincount(known, minlength=len(self.classes))
+        rows = [[name, f"{n:,}"] for name, n in zip(self.classes, counts, strict=True)]
+        unknown = int((self._catalog.label < 0).sum())
+        rows += [["(unknown)", f"{unknown:,}"]] if unknown else []
+        layers = ", ".join(f"{name} {'x'.join(map(str, self.shape(name)))}" for name in self.layers)
+        spec, left_out = self.spec, len(self._catalog.left_out)
+        note = (
+            f"{layers}, {spec.dtype}; {spec.architecture} at {spec.size} px, {spec.engine} "
+            f"{spec.precision}; {left_out:,} pictures left out; extraction took "
+            f"{self.extract_seconds:.1f} s"
+        )
+        return markup.table(f"{self.path}: {len(self):,} rows", ["class", "rows"], rows, [note])
 
     @property
     def catalog(self) -> catalog.Catalog:

@@ -201,6 +201,12 @@ class Benchmark:
             "learning_curve": curve.to_dict() if (curve := self.curve()) else {},
         }
 
+    def _repr_html_(self) -> str:
+        """Return the table for a notebook."""
+        from headstart.heads import notebook
+
+        return notebook.benchmark(self)
+
     def __str__(self) -> str:
         """Return the table for a terminal."""
         cells = [list(_HEADER), *self._cells()]

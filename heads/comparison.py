@@ -119,6 +119,12 @@ class Comparison:
         del plain["evidence"]
         return plain | {"classes": list(self.classes)}
 
+    def _repr_html_(self) -> str:
+        """Return the table for a notebook."""
+        from headstart.heads import notebook
+
+        return notebook.comparison(self)
+
     def __str__(self) -> str:
         """Return the table for a terminal."""
         return "\n".join(table.lines(self))

@@ -74,6 +74,12 @@ class Curve:
         """Return what JSON can hold."""
         return {"protocol": self.protocol, "points": [asdict(point) for point in self.points]}
 
+    def _repr_html_(self) -> str:
+        """Return the table for a notebook."""
+        from headstart.heads import notebook
+
+        return notebook.curve(self)
+
     def __str__(self) -> str:
         """Return the table for a terminal: a line a head, a column a number of rows."""
         return "\n".join(self._lines())

@@ -91,6 +91,12 @@ class Sweep:
             "best": asdict(self.best),
         }
 
+    def _repr_html_(self) -> str:
+        """Return the table for a notebook."""
+        from headstart.heads import notebook
+
+        return notebook.sweep(self)
+
     def __str__(self) -> str:
         """Return the table for a terminal."""
         return "\n".join(self._lines())

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _SIGNIFICANT = 0.05
 _WIDTH = 100
-_HEADER = (
+HEADER = (
     "head",
     "accuracy (95%)",
     "balanced",
@@ -27,22 +27,22 @@ _HEADER = (
 
 def lines(comparison: Comparison) -> Iterator[str]:
     """Yield the lines of the table."""
-    cells = [list(_HEADER), *map(_cells, comparison.heads)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    rows = [list(HEADER), *map(cells, comparison.heads)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     pool = "" if comparison.pool == "none" else f", {comparison.pool}-pooled"
     yield (
         f"{comparison.store}: {comparison.layer}{pool}, {comparison.rows:,} rows, "
         f"{len(comparison.classes)} classes"
     )
     yield ""
-    for line in cells:
+    for line in rows:
         yield "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
     yield ""
-    for note in _notes(comparison):
+    for note in notes(comparison):
         yield from textwrap.wrap(note, _WIDTH, subsequent_indent="  ", break_on_hyphens=False)
 
 
-def _notes(comparison: Comparison) -> Iterator[str]:
+def notes(comparison: Comparison) -> Iterator[str]:
     """Yield what a reader should know of the numbers."""
     chosen = [_chosen(result) for result in comparison.heads if result.params]
     if chosen:
@@ -71,7 +71,7 @@ def _included(comparison: Comparison) -> str:
     return ", row-space coordinates included" if spaces else ""
 
 
-def _cells(result: HeadResult) -> list[str]:
+def cells(result: HeadResult) -> list[str]:
     """Return the cells of one line of the table."""
     low, high = result.ci95
     return [

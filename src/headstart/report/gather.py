@@ -10,6 +10,7 @@ import numpy as np
 
 from headstart import _words
 from headstart.cache.catalog import versions
+from headstart.extract.decode import MAX_PIXELS, RULES
 from headstart.heads.registry import HEAD_NAMES
 from headstart.report.content import WORDS, Facts, Named, Report
 from headstart.report.insight import insight
@@ -247,6 +248,10 @@ def _commands(comparison: Comparison, facts: Facts, *, curve: bool) -> Iterator[
     extract += ["--dtype", str(spec["dtype"])]
     if spec.get("pool", "none") != "none":
         extract += ["--pool", str(spec["pool"])]
+    rule = next((name for name, rule in RULES.items() if rule == spec["decoding"]), "full")
+    extract += ["--decoding", rule] if rule != "full" else []
+    if int(settings.get("max_pixels") or MAX_PIXELS) != MAX_PIXELS:
+        extract += ["--max-pixels", settings["max_pixels"]]
     if float(settings.get("validation") or 0):
         extract += ["--validation", settings["validation"]]
     heads = [head.head for head in comparison.heads]
