@@ -381,7 +381,7 @@ def map_drawing(place: Map, classes: Sequence[str]) -> Drawing:
         axes.figure.legend(loc="outside lower center", ncols=3, fontsize=8.5, markerscale=1.5)
 
     linear = bool(place.shares)
-    title = "Map of the features" + (": principal components" if linear else ": neighbourhoods")
+    title = "Map: principal components" if linear else "Map: neighbourhoods"
     note = (
         "The two directions in which the features differ most, of very many: classes that "
         "overlap here may well be apart in others."

@@ -132,6 +132,6 @@ def _verdict(p_value: float | None) -> str:
 
 def _settings(params: dict[str, Any]) -> str:
     return ", ".join(
-        f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
+        f"{name}={float(f'{value:.3g}'):g}" if isinstance(value, float) else f"{name}={value}"
         for name, value in params.items()
     )
