@@ -18,7 +18,7 @@ _CHANGED = {'"imagenet"': '"random"', "per_class=60": "per_class=6", "[::50]": "
 def test_the_quickstart_runs(tmp_path: Path) -> None:
     """Every cell runs, each result shows as a table, and a report and a model are there."""
     text = NOTEBOOK.read_text("utf-8")
-    notebook = nbformat.reads(text, as_version=4)
+    notebook = nbformat.reads(text, as_version=4)  # type: ignore[no-untyped-call]
     assert not any(cell.get("outputs") for cell in notebook.cells)
     for cell in notebook.cells:
         for old, new in _CHANGED.items():
