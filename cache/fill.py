@@ -37,7 +37,7 @@ RowId = tuple[bytes, int]
 
 @dataclass
 class _Known:
-    """The shards of one layer, and where each row is in them (first copy wins)."""
+    """Shards of one layer and one augmentation, and where each row is (first copy wins)."""
 
     spec: Spec
     heads: list[ShardHead] = field(default_factory=list)
@@ -98,7 +98,10 @@ class Filling:
         self.damaged: list[Path] = []
         #: Seconds that unpublished shards of earlier runs took.
         self.earlier_seconds = 0.0
-        self._known: dict[str, _Known] = {}
+        #: Of the views that are meant: of those published, or asked for by `require`.
+        self.augmentation = ""
+        #: By layer and augmentation; the pictures themselves have none.
+        self._known: dict[tuple[str, str], _Known] = {}
         self._clock = time.perf_counter()
         self._repair = repair
         self._published = _files.seal_at(folder / catalog.FILE)
@@ -121,9 +124,15 @@ class Filling:
                 f"{self.folder} cannot be made: {error.strerror}; choose another place with -o"
             ) from error
 
+    def _of(self, spec: Spec, view: NDArray[np.uint8]) -> _Known:
+        """Return where rows with such views under such a spec belong."""
+        spec = spec.of(view)
+        return self._known.setdefault((spec.name, spec.augmentation), _Known(spec))
+
     def _remember(self, index: LayerIndex) -> None:
-        known = self._known.setdefault(index.spec.name, _Known(index.spec))
-        have = {head.info for head in known.heads}
+        self.augmentation = self.augmentation or index.spec.augmentation
+        self._of(index.spec, np.zeros(1, np.uint8))
+        have = {head.info for known in self._known.values() for head in known.heads}
         for info, first, last in zip(index.shards, index.starts, index.starts[1:], strict=False):
             if info in have:
                 continue
@@ -131,7 +140,8 @@ class Filling:
                 self.damaged.append(self.shards / info.file)
                 continue
             ids, view = index.image_sha256[first:last], index.view[first:last]
-            known.add(ShardHead(info, index.spec, ids, view, index.shape, {}))
+            known = self._of(index.spec, view)
+            known.add(ShardHead(info, known.spec, ids, view, index.shape, {}))
 
     def _sound(self, info: ShardInfo) -> bool:
         try:
@@ -153,19 +163,21 @@ class Filling:
                 self.damaged.append(path)
                 continue
             spec = self.spec
-            if spec is None or not spec.differences(head.spec, ignore=PER_LAYER):
-                self._known.setdefault(head.spec.name, _Known(head.spec)).add(head)
+            if spec is None or not _differences(spec, head.spec, views=False):
+                self._of(head.spec, head.view).add(head)
                 self.earlier_seconds += float(head.run.get("seconds", 0.0))
 
     @property
     def spec(self) -> Spec | None:
         """The spec of what is there; None while nothing is."""
-        return next(iter(self.specs), None)
+        first = next(iter(self.specs), None)
+        return first and dataclasses.replace(first, augmentation=self.augmentation)
 
     @property
     def specs(self) -> tuple[Spec, ...]:
-        """The spec of each layer that is there, published or not."""
-        return tuple(known.spec for known in self._known.values())
+        """The spec of each layer that is there, published or not; without augmentation."""
+        every = {name: known.spec for (name, _), known in self._known.items()}
+        return tuple(dataclasses.replace(spec, augmentation="") for spec in every.values())
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -200,9 +212,10 @@ class Filling:
         """
         if self.spec is not None:
             self._compare(self.spec, spec, weights)
+        self.augmentation = spec.augmentation or self.augmentation
 
     def _compare(self, stored: Spec, asked: Spec, weights: str = "") -> None:
-        differences = stored.differences(asked, ignore=PER_LAYER)
+        differences = _differences(stored, asked)
         if "weights" in differences:
             names = (str(self.settings.get("weights", "")), weights)
             differences["weights"] = tuple(map(_named, names, differences["weights"]))
@@ -218,8 +231,17 @@ class Filling:
 
     def missing(self, name: str, rows: Sequence[RowId]) -> list[RowId]:
         """Return the rows that layer `name` lacks, each once, in order."""
-        known = self._known[name].position if name in self._known else {}
-        return [row for row in dict.fromkeys(rows) if row not in known]
+        pictures, views = self._places(name)
+        return [row for row in dict.fromkeys(rows) if row not in (views if row[1] else pictures)]
+
+    def _places(self, name: str) -> tuple[Mapping[RowId, int], Mapping[RowId, int]]:
+        """Return where the pictures themselves are, and where their views are, behind them."""
+        parts = [self._known.get((name, kind)) for kind in dict.fromkeys(["", self.augmentation])]
+        found = [part.position if part else {} for part in parts]
+        first = parts[0].rows if parts[0] else 0
+        if len(parts) == 1:
+            return found[0], found[0]
+        return found[0], {row: first + place for row, place in found[1].items()}
 
     def add(
         self, spec: Spec, rows: Sequence[RowId], features: NDArray[Any], run: Mapping[str, Any]
@@ -233,7 +255,7 @@ class Filling:
         self._clock = now
         info = write_shard(self.shards, spec, ids, view, features, run=run)
         head = ShardHead(info, spec, ids, view, features.shape[1:], {})
-        self._known.setdefault(spec.name, _Known(spec)).add(head)
+        self._of(spec, view).add(head)
 
     def publish(
         self,
@@ -324,15 +346,19 @@ class Filling:
                 f"layer {name} of {self.folder} lacks {len(lacking)} rows, as another run has "
                 "changed the store meanwhile; what was computed is kept: run the same command again"
             )
-        known = self._known[name]
-        heads = known.heads
+        pictures, views = self._places(name)
+        kinds = ["", self.augmentation] if any(view for _, view in ids) else [""]
+        parts = [self._known[name, kind] for kind in dict.fromkeys(kinds)]
+        heads = [head for part in parts for head in part.heads]
         return LayerIndex(
-            spec=known.spec,
+            spec=dataclasses.replace(parts[0].spec, augmentation=kinds[-1]),
             shape=heads[0].shape,
             shards=tuple(head.info for head in heads),
             image_sha256=np.concatenate([head.image_sha256 for head in heads]),
             view=np.concatenate([head.view for head in heads]),
-            position=np.array([known.position[row] for row in ids], dtype=np.int64),
+            position=np.array(
+                [(views if row[1] else pictures)[row] for row in ids], dtype=np.int64
+            ),
         )
 
     def remove_damaged(self) -> list[Path]:
@@ -375,6 +401,12 @@ def _read_catalog(folder: Path, *, damaged_is_none: bool) -> Catalog | None:
             "choose a new folder for -o"
         )
     return None
+
+
+def _differences(stored: Spec, asked: Spec, *, views: bool = True) -> dict[str, Any]:
+    """Return how two specs of one store differ: one without views may gain any."""
+    free = not (views and stored.augmentation and asked.augmentation)
+    return stored.differences(asked, ignore=PER_LAYER | ({"augmentation"} if free else set()))
 
 
 def _named(name: str, digest: str) -> str:

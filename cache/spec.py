@@ -5,9 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from headstart.errors import CorruptStoreError, StoreVersionError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 #: Fields that may differ between the layers of one store.
 PER_LAYER = frozenset({"layer", "pool"})
@@ -39,8 +43,9 @@ class Spec:
     dtype
         How a number is stored: ``float16`` or ``float32``.
     augmentation
-        Canonical JSON of the augmentation and its seed; empty where only the
-        picture itself (view 0) is kept.
+        Canonical JSON of the augmentation and its seed, of which views other than 0 are made;
+        empty where only the pictures themselves (view 0) are kept. Nothing of it decides the
+        value of a view 0.
 
     Examples
     --------
@@ -101,6 +106,10 @@ class Spec:
                     f"the spec's {key} is {found[key]!r}; expected a {kind.__name__}"
                 )
         return cls(**found)
+
+    def of(self, views: NDArray[np.uint8]) -> Spec:
+        """Return the spec of rows with these views: a picture itself has no augmentation."""
+        return self if views.any() else dataclasses.replace(self, augmentation="")
 
     def differences(self, other: Spec, *, ignore: frozenset[str] = frozenset()) -> dict[str, Any]:
         """Return ``{field: (mine, theirs)}`` for every field that differs."""

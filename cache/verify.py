@@ -111,7 +111,8 @@ def _check_content(path: Path, index: LayerIndex, info: ShardInfo, start: int) -
     head = read_head(path)
     part = slice(start, start + info.rows)
     same = np.array_equal(head.image_sha256, index.image_sha256[part])
-    if head.spec != index.spec or not same or not np.array_equal(head.view, index.view[part]):
+    same = same and np.array_equal(head.view, index.view[part])
+    if head.spec.of(head.view) != index.spec.of(head.view) or not same:
         raise CorruptStoreError(f"{path} holds other rows than {catalog.FILE} says")
     found = rows_sha256(path, head)
     if found != head.rows_sha256:

@@ -33,6 +33,8 @@ def extract(
     precision: str | None = None,
     dtype: str | None = None,
     decoding: str | None = None,
+    views: int | None = None,
+    augment: str | None = None,
     validation: float | None = None,
     max_pixels: int | None = None,
     on_error: str = "ledger",
@@ -76,6 +78,10 @@ def extract(
     decoding
         ``full`` (default), or ``scaled``: large JPEGs are decoded at a half, a quarter or an
         eighth of their size, which is faster and gives slightly other features.
+    views
+        Augmented copies to keep of each picture that is not for validation or test (default 0).
+    augment
+        How they differ, as ``"rotation=0.1,flip=0"``; see `headstart.extract.augment`.
     validation
         Where the dataset has no split: the share of pictures for validation, chosen by a
         hash of their bytes (default 0: no split).
@@ -116,6 +122,8 @@ def extract(
         precision=precision,
         dtype=dtype,
         decoding=decoding,
+        views=views,
+        augment=augment,
         validation=validation,
         max_pixels=max_pixels,
     )

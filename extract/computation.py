@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headstart.cache import sha256_of
+from headstart.extract.augment import Augmentation
 from headstart.extract.pipeline import Decoder, Job, Outcome, Writer, run_jobs
 from headstart.extract.plan import jobs
 from headstart.extract.weights import is_name
@@ -104,6 +105,7 @@ class Computation:
             size=spec.size,
             max_pixels=self.remembered["max_pixels"],
             rule=spec.decoding,
+            augmentation=Augmentation.from_json(spec.augmentation) if spec.augmentation else None,
             workers=self._speed.threads,
             ahead=2 * self._speed.batch_size + self._speed.threads,
         )
@@ -134,9 +136,15 @@ class Computation:
                 )
 
     def _jobs(self, cuts: Mapping[str, str]) -> list[Job]:
-        wanted = set().union(*(self._plan.missing[name] for name in cuts))
-        wanted -= {(digest.encode(), 0) for digest in self.outcome.unreadable}
-        return [job for job in jobs(self._plan.source) if job.row in wanted]
+        wanted: dict[bytes, list[int]] = {}
+        for digest, view in sorted(set().union(*(self._plan.missing[name] for name in cuts))):
+            if digest.decode() not in self.outcome.unreadable:
+                wanted.setdefault(digest, []).append(view)
+        return [
+            dataclasses.replace(job, views=tuple(wanted[job.row[0]]))
+            for job in jobs(self._plan.source)
+            if job.row[0] in wanted
+        ]
 
     def _load(self, spec: Spec, pool: str, layers: tuple[str, ...]) -> Base:
         from headstart.extract.base import load_base

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from headstart.cache import Filling, Rows
 from headstart.errors import InterruptedRunError, StoreError
 from headstart.extract.computation import Computation
-from headstart.extract.plan import Plan, Settings, ids, read_source, remembered
+from headstart.extract.plan import Plan, Settings, read_source, remembered
 from headstart.extract.run import Speed, asked_spec, fill_store, require
 
 if TYPE_CHECKING:
@@ -115,7 +115,8 @@ def _mend(
         require(filling, Settings())
         source = read_source(_place(filling, data), workers=speed.threads, progress=progress)
         source = _only(source, lost)
-        _require_found(filling, rows, lost - set(ids(source)), {})
+        there = {digest.encode() for digest in source.sha256}
+        _require_found(filling, rows, {row for row in lost if row[0] not in there}, {})
         cuts = {
             name: (index.spec.layer, index.spec.pool)
             for name, index in before.layers.items()
@@ -162,8 +163,9 @@ def _rows(content: Catalog) -> Rows:
 
 def _only(source: Source, wanted: set[RowId]) -> Source:
     """Return the pictures of a source that are wanted."""
-    pairs = zip(source.dataset.pictures, ids(source), strict=True)
-    kept = [(picture, row[0].decode()) for picture, row in pairs if row in wanted]
+    digests = {row[0].decode() for row in wanted}
+    pairs = zip(source.dataset.pictures, source.sha256, strict=True)
+    kept = [(picture, digest) for picture, digest in pairs if digest in digests]
     dataset = dataclasses.replace(source.dataset, pictures=tuple(p for p, _ in kept))
     return dataclasses.replace(source, dataset=dataset, sha256=tuple(sha for _, sha in kept))
 

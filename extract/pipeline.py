@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from headstart.cache import Filling, RowId, Spec
     from headstart.extract._bases import Picture
+    from headstart.extract.augment import Augmentation
     from headstart.extract.base import Base
 
     _Batch = tuple[list[RowId], Mapping[str, NDArray[Any]]]
@@ -39,16 +40,17 @@ _CHANGED = "changed while it was being read; run extract again"
 
 @dataclass(frozen=True)
 class Job:
-    """One picture to compute: its row, its file, its path for the ledger, and its copies.
+    """One picture to compute: its row, its file, its path for the ledger, copies and views.
 
     `copies` are the further files, with their paths, that had the same bytes: where one has
-    changed since, the next will do.
+    changed since, the next will do. `views` are those to compute; 0 is the picture itself.
     """
 
     row: RowId
     file: Path
     path: str
     copies: tuple[tuple[Path, str], ...] = ()
+    views: tuple[int, ...] = (0,)
 
     @property
     def places(self) -> tuple[tuple[Path, str], ...]:
@@ -87,11 +89,13 @@ class Decoder:
         size: int,
         max_pixels: int,
         rule: str = DECODING,
+        augmentation: Augmentation | None = None,
         workers: int,
         ahead: int,
     ) -> None:
         self._jobs = iter(jobs)
         self._size, self._max_pixels, self._rule = size, max_pixels, rule
+        self._augmentation = augmentation
         self.vanished: dict[str, str] = {}
         self._pool = concurrent.futures.ThreadPoolExecutor(workers, "decode")
         self._waiting: collections.deque[tuple[Job, concurrent.futures.Future[_Decoded]]] = (
@@ -109,13 +113,18 @@ class Decoder:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def __iter__(self) -> Iterator[tuple[Job, NDArray[np.uint8] | Exception]]:
-        """Yield each job with its pixels, or with why there are none."""
+        """Yield each job with its pixels ``(views, size, size, 3)``, or why there are none."""
         while self._waiting:
             job, future = self._waiting.popleft()
             self._submit()
             result, vanished = future.result()
             self.vanished |= vanished
             yield job, result
+
+    def _views(self, job: Job, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        if self._augmentation is None:
+            return pixels[None]
+        return np.stack([self._augmentation.view(pixels, job.row[0], n) for n in job.views])
 
     def _submit(self) -> None:
         job = next(self._jobs, None)
@@ -135,7 +144,7 @@ class Decoder:
                 pixels = decode(data, self._size, max_pixels=self._max_pixels, rule=self._rule)
             except UnreadableImageError as error:
                 return error, vanished
-            return pixels, vanished
+            return self._views(job, pixels), vanished
         return OSError(vanished[job.path]), vanished
 
 
@@ -166,7 +175,10 @@ class Writer:
     ) -> None:
         self._filling, self._specs, self._run = filling, specs, run
         self._missing = {name: set(missing[name]) for name in specs}
-        self._held: dict[str, list[tuple[RowId, NDArray[Any]]]] = {name: [] for name in specs}
+        #: By layer, and whether they are augmented views, which have shards of their own.
+        self._held: dict[tuple[str, bool], list[tuple[RowId, NDArray[Any]]]] = {
+            (name, views): [] for name in specs for views in (False, True)
+        }
         self._queue: queue.Queue[_Batch | None] = queue.Queue(maxsize=2)
         self._error: BaseException | None = None
         self._ended, self._done = threading.Event(), threading.Event()
@@ -215,8 +227,8 @@ class Writer:
             for rows, features in self._batches():
                 for name in self._specs:
                     self._take(name, rows, features[name])
-            for name in self._specs:
-                self._write(name, len(self._held[name]))
+            for kind, held in self._held.items():
+                self._write(kind, len(held))
         except BaseException as error:  # noqa: BLE001 - handed to the thread that asks
             self._error = error
         finally:
@@ -241,16 +253,20 @@ class Writer:
             stored = features.astype(dtype)
         missing = self._missing[name]
         pairs = zip(rows, stored, strict=True)
-        self._held[name] += [(row, one) for row, one in pairs if row in missing]
+        for row, one in pairs:
+            if row in missing:
+                self._held[name, row[1] > 0].append((row, one))
         full = shard_rows(stored[0].nbytes)
-        while len(self._held[name]) >= full:
-            self._write(name, full)
+        for kind in ((name, False), (name, True)):
+            while len(self._held[kind]) >= full:
+                self._write(kind, full)
 
-    def _write(self, name: str, count: int) -> None:
-        part, self._held[name] = self._held[name][:count], self._held[name][count:]
+    def _write(self, kind: tuple[str, bool], count: int) -> None:
+        part, self._held[kind] = self._held[kind][:count], self._held[kind][count:]
         if part:
             features = np.stack([one for _, one in part])
-            self._filling.add(self._specs[name], [row for row, _ in part], features, self._run)
+            spec = self._specs[kind[0]].of(np.array([row[1] for row, _ in part], np.uint8))
+            self._filling.add(spec, [row for row, _ in part], features, self._run)
 
 
 def shard_rows(row_bytes: int) -> int:
@@ -294,9 +310,10 @@ def run_jobs(
                 _stop(decoder.vanished, job, result)
             if isinstance(result, Exception):
                 _note(outcome, job, result)
-                progress(1, waits.limit)
+                progress(len(job.views), waits.limit)
             else:
-                yield job.row, result
+                for view, pixels in zip(job.views, result, strict=True):
+                    yield (job.row[0], view), pixels
 
     def keep(rows: list[RowId], features: Mapping[str, NDArray[Any]]) -> None:
         with waits.on("writing"):

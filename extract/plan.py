@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from headstart.cache import Filling, LeftOut, Rows, Spec
 from headstart.errors import DataError
+from headstart.extract.augment import MOST_VIEWS, Augmentation
 from headstart.extract.dataset import Dataset, Picture, list_dataset
 from headstart.extract.decode import DECODER, DECODING, MAX_PIXELS, RESAMPLING, RULES
 from headstart.extract.hashing import hash_files
@@ -19,7 +20,7 @@ from headstart.extract.pipeline import Job
 from headstart.extract.weights import is_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from headstart.cache import Progress, RowId
 
@@ -42,6 +43,9 @@ class Settings:
     dtype: str | None = None
     decoding: str | None = None
 
+    augment: str | None = None
+
+    views: int | None = None
     validation: float | None = None
     max_pixels: int | None = None
 
@@ -77,6 +81,8 @@ class Source:
     dataset: Dataset
     sha256: tuple[str, ...]
     left_out: tuple[LeftOut, ...]
+    #: Augmented views of each picture that is not for validation or test.
+    views: int = 0
 
     @functools.cached_property
     def conflicts(self) -> Conflicts:
@@ -101,21 +107,28 @@ class Source:
                 kept.append((picture, digest))
             else:
                 left_out.append(LeftOut(picture.path, reason))
-        return _source(self.dataset, kept, left_out)
+        return dataclasses.replace(_source(self.dataset, kept, left_out), views=self.views)
+
+    def each(self) -> Iterator[tuple[Picture, RowId]]:
+        """Yield every row: the pictures in order, each before its views."""
+        for picture, digest in zip(self.dataset.pictures, self.sha256, strict=True):
+            more = self.views if picture.split in ("", "train") else 0
+            for view in range(1 + more):
+                yield picture, (digest.encode(), view)
 
     def rows(self) -> Rows:
-        """Return the row of each picture (view 0)."""
-        dataset = self.dataset
+        """Return the rows of every picture."""
+        every = list(self.each())
         return Rows(
-            classes=dataset.classes,
-            path=[picture.path for picture in dataset.pictures],
-            split=[picture.split for picture in dataset.pictures],
-            label=[picture.label for picture in dataset.pictures],
-            image_sha256=[digest.encode() for digest in self.sha256],
-            view=[0] * len(self),
+            classes=self.dataset.classes,
+            path=[picture.path for picture, _ in every],
+            split=[picture.split for picture, _ in every],
+            label=[picture.label for picture, _ in every],
+            image_sha256=[row[0] for _, row in every],
+            view=[row[1] for _, row in every],
             columns={
-                name: [picture.columns[place] for picture in dataset.pictures]
-                for place, name in enumerate(dataset.columns)
+                name: [picture.columns[place] for picture, _ in every]
+                for place, name in enumerate(self.dataset.columns)
             },
         )
 
@@ -129,6 +142,7 @@ def read_source(
     *,
     labels: Sequence[str] | None = None,
     validation: float = 0.0,
+    views: int = 0,
     workers: int = 4,
     progress: Progress | None = None,
 ) -> Source:
@@ -160,7 +174,7 @@ def read_source(
             left_out.append(LeftOut(picture.path, digest.reason))
     source = _source(dataset, readable, left_out)
     split = split_by_content(source.dataset, source.sha256, validation)
-    return dataclasses.replace(source, dataset=split)
+    return dataclasses.replace(source, dataset=split, views=views)
 
 
 def _source(
@@ -186,21 +200,27 @@ class Plan:
     @property
     def to_compute(self) -> list[RowId]:
         """Return the rows that at least one layer lacks, in the order of the dataset."""
-        wanted = set().union(*map(set, self.missing.values()))
-        return [row for row in dict.fromkeys(ids(self.source)) if row in wanted]
+        wanted: dict[bytes, list[int]] = {}
+        for digest, view in sorted(set().union(*map(set, self.missing.values()))):
+            wanted.setdefault(digest, []).append(view)
+        digests = dict.fromkeys(digest.encode() for digest in self.source.sha256)
+        return [(digest, view) for digest in digests for view in wanted.get(digest, ())]
 
 
 def ids(source: Source) -> list[RowId]:
-    """Return the identity of each picture's row (view 0)."""
-    return [(digest.encode(), 0) for digest in source.sha256]
+    """Return the identity of each row."""
+    return [row for _, row in source.each()]
 
 
 def jobs(source: Source) -> list[Job]:
-    """Return a job for each different picture, in the order of the dataset."""
-    places: dict[RowId, list[tuple[Path, str]]] = {}
-    for row, picture in zip(ids(source), source.dataset.pictures, strict=True):
-        places.setdefault(row, []).append((picture.file, picture.path))
-    return [Job(row, *first, tuple(copies)) for row, (first, *copies) in places.items()]
+    """Return a job for each different picture, without views, in the order of the dataset."""
+    places: dict[str, list[tuple[Path, str]]] = {}
+    for digest, picture in zip(source.sha256, source.dataset.pictures, strict=True):
+        places.setdefault(digest, []).append((picture.file, picture.path))
+    return [
+        Job((digest.encode(), 0), *first, tuple(copies))
+        for digest, (first, *copies) in places.items()
+    ]
 
 
 def make_plan(source: Source, filling: Filling, settings: Settings) -> Plan:
@@ -247,6 +267,38 @@ def validation(filling: Filling, settings: Settings) -> float:
     return float(_first(settings.validation, filling.settings.get("validation"), 0.0))
 
 
+def views(filling: Filling, settings: Settings) -> int:
+    """Return how many augmented views of a training picture there shall be.
+
+    Raises
+    ------
+    DataError
+        If it is below 0 or above 255.
+    """
+    count = int(_first(settings.views, filling.settings.get("views"), 0))
+    if not 0 <= count <= MOST_VIEWS:
+        raise DataError(f"--views {count}: expected 0 to {MOST_VIEWS}")
+    if settings.augment is not None and not count:
+        raise DataError(f"--augment {settings.augment}: there are no views; give --views too")
+    return count
+
+
+def augmentation(filling: Filling, settings: Settings) -> str:
+    """Return of what augmentation views shall be; ``""`` where there shall be none.
+
+    Raises
+    ------
+    DataError
+        If it is no augmentation.
+    """
+    if not views(filling, settings):
+        return ""
+    if settings.augment is not None:
+        return Augmentation.parse(settings.augment).to_json()
+    known = filling.augmentation or filling.settings.get("augmentation") or ""
+    return str(known) or Augmentation().to_json()
+
+
 def weights_name(filling: Filling, settings: Settings) -> str:
     """Return which weights to load; a file is named so that it is found from anywhere."""
     name = str(_first(settings.weights, filling.settings.get("weights"), DEFAULT_WEIGHTS))
@@ -259,7 +311,7 @@ def _first(*values: Any) -> Any:
 
 def remembered(filling: Filling, settings: Settings, data: object) -> dict[str, Any]:
     """Return what a store remembers of a run: where its pictures were, weights and limits."""
-    return {
+    found = {
         "data": str(Path(data).absolute()) if isinstance(data, str | os.PathLike) else "",
         "validation": validation(filling, settings),
         "weights": weights_name(filling, settings),
@@ -267,3 +319,6 @@ def remembered(filling: Filling, settings: Settings, data: object) -> dict[str, 
         "max_pixels": max_pixels(filling, settings),
         "decoder": DECODER,
     }
+    count = views(filling, settings)
+    made = {"views": count, "augmentation": augmentation(filling, settings)}
+    return found | (made if count else {})

@@ -159,7 +159,12 @@ def fill_store(
         _require_place(Path(path))
         share = planning.validation(filling, settings)
         source = planning.read_source(
-            data, labels=labels, validation=share, workers=speed.threads, progress=progress
+            data,
+            labels=labels,
+            validation=share,
+            views=planning.views(filling, settings),
+            workers=speed.threads,
+            progress=progress,
         )
         plan = planning.make_plan(source, filling, settings)
         if on_error == "fail":
@@ -190,7 +195,12 @@ def asked_spec(filling: Filling, settings: Settings) -> Spec:
     """Return the spec asked for; the rules of decoding are this version's, never the store's."""
     spec = settings.spec(filling.spec)
     decoding = spec.decoding if spec.decoding in RULES.values() else DECODING
-    return dataclasses.replace(spec, decoding=decoding, resampling=RESAMPLING)
+    return dataclasses.replace(
+        spec,
+        decoding=decoding,
+        resampling=RESAMPLING,
+        augmentation=planning.augmentation(filling, settings),
+    )
 
 
 def require(filling: Filling, settings: Settings) -> None:

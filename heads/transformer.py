@@ -118,7 +118,8 @@ class InceptionFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             digests = [source.sha256[order[file]].encode() for file in files]
             for _ in range(_ATTEMPTS):
                 store = self._filled(Path(place), source, speed)
-                row_of = {digest: row for row, digest in enumerate(store.image_sha256())}
+                digests_of = zip(store.image_sha256(), store.views(), strict=True)
+                row_of = {digest: row for row, (digest, n) in enumerate(digests_of) if n == 0}
                 if all(digest in row_of for digest in digests):  # no other run has published since
                     rows = np.array([row_of[digest] for digest in digests])
                     return self._read(store, rows)

@@ -35,13 +35,25 @@ def rows_of(names: list[str], label: int = 0) -> Rows:
     return Rows(("a", "b"), list(names), [""] * count, [label] * count, ids, [0] * count)
 
 
+def with_views(names: list[str], count: int) -> Rows:
+    """Return rows of pictures, each followed by so many views of it."""
+    every = [name for name in names for _ in range(count + 1)]
+    rows = rows_of(every)
+    rows.view[:] = [view for _ in names for view in range(count + 1)]
+    return rows
+
+
 def fill(folder: Path, rows: Rows, *, spec: Spec = SPEC, shard: int = 4, **publish: Any) -> Filling:
     """Write what is missing in shards of `shard` rows, and publish."""
     filling = Filling(folder)
+    filling.require(spec)
     missing = filling.missing(spec.name, rows.ids())
-    for first in range(0, len(missing), shard):
-        part = missing[first : first + shard]
-        filling.add(spec, part, np.stack([values(row) for row in part]), {"weights": "w"})
+    for kind in (False, True):
+        some = [row for row in missing if bool(row[1]) == kind]
+        for first in range(0, len(some), shard):
+            part = some[first : first + shard]
+            own = spec.of(np.array([row[1] for row in part], np.uint8))
+            filling.add(own, part, np.stack([values(row) for row in part]), {"weights": "w"})
     options: dict[str, Any] = {"left_out": [], "unreadable": {}, "settings": {}, "seconds": 1.0}
     layers = tuple(dict.fromkeys((*filling.layers, spec.name)))
     filling.publish(rows, layers, **(options | publish))

@@ -160,6 +160,19 @@ def _add_extract(verb: argparse.ArgumentParser) -> None:
         "and slightly different (default: full); recorded in the store",
     )
     verb.add_argument(
+        "--views",
+        type=_views,
+        metavar="K",
+        help="also keep K augmented copies of each picture that is not for validation or test "
+        "(default: 0)",
+    )
+    verb.add_argument(
+        "--augment",
+        metavar="NAME=NUMBER[,...]",
+        help="how views differ (default: flip=0.5,crop=0.1,rotation=0.05,zoom=0.1,"
+        "brightness=0.1,contrast=0.1,seed=0); recorded in the store",
+    )
+    verb.add_argument(
         "--validation",
         type=_share,
         metavar="SHARE",
@@ -459,6 +472,7 @@ def _number(kind: Callable[[str], float], holds: Callable[[float], bool], expect
 _share = _number(float, lambda value: 0 <= value < 1, "a share from 0 to below 1")
 _count = _number(int, lambda value: value >= 1, "a whole number of 1 or more")
 _bar = _number(float, lambda value: 0 < value <= 1, "an accuracy above 0 and up to 1")
+_views = _number(int, lambda value: 0 <= value <= 255, "a whole number from 0 to 255")
 _folds = _number(int, lambda value: value >= 2, "a whole number of 2 or more")
 _seed = _number(int, lambda value: 0 <= value < 2**32, "a whole number from 0 to 4294967295")
 

@@ -11,7 +11,7 @@ from headstart.cache import Filling, Store
 from headstart.errors import StoreError
 from headstart.extract import Speed
 from headstart.extract.changes import changes
-from headstart.extract.plan import Settings, make_plan, read_source, validation
+from headstart.extract.plan import Settings, make_plan, read_source, validation, views
 
 if TYPE_CHECKING:
     import os
@@ -148,9 +148,10 @@ def staleness(
             "store's folder"
         )
     filling, settings = Filling(Path(path)), Settings()
+    count = views(filling, settings)
     share = validation(filling, settings)
     threads = Speed(workers=workers).threads
-    source = read_source(data, validation=share, workers=threads, progress=progress)
+    source = read_source(data, validation=share, views=count, workers=threads, progress=progress)
     plan = make_plan(source, filling, settings)
     source = source.usable(plan.unreadable, {})
     found = changes(filling, source.rows())

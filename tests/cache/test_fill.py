@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headstart.cache import Filling, LeftOut, Spec, Store
+from headstart.cache import Filling, LeftOut, Spec, Store, verify
 from headstart.errors import CorruptStoreError, SpecMismatchError, StoreError
-from stores import SPEC, fill, picture_id, rows_of, values
+from stores import SPEC, fill, picture_id, rows_of, values, with_views
 
 
 def test_second_filling_misses_nothing(tmp_path: Path) -> None:
@@ -68,12 +68,37 @@ def test_unchanged_publication_writes_nothing(tmp_path: Path) -> None:
 )
 def test_another_spec_is_refused_naming_the_field(tmp_path: Path, field: str) -> None:
     """The store's value, the one asked for and the remedy are in the message."""
+    spec = dataclasses.replace(SPEC, augmentation="some")
     fill(tmp_path / "store", rows_of(["a"]))
-    value = getattr(SPEC, field)
+    fill(tmp_path / "store", with_views(["a"], 1), spec=spec)
+    value = getattr(spec, field)
     changed: Any = 299 if field == "size" else "other"
-    other = dataclasses.replace(SPEC, **{field: changed})
+    other = dataclasses.replace(spec, **{field: changed})
     with pytest.raises(SpecMismatchError, match=rf"{field}: the store has {value!r}.*another -o"):
         Filling(tmp_path / "store").require(other)
+
+
+def test_views_are_gained_dropped_and_found_again(tmp_path: Path) -> None:
+    """A store gains views of what it holds, and neither computes nor mixes up a row for it."""
+    one, two = (dataclasses.replace(SPEC, augmentation=name) for name in ("one", "two"))
+    fill(tmp_path / "store", rows_of(["a", "b"]))
+    filling = Filling(tmp_path / "store")
+    filling.require(one)
+    rows = with_views(["a", "b"], 2)
+    assert filling.missing("mixed7", rows.ids()) == [row for row in rows.ids() if row[1]]
+    fill(tmp_path / "store", rows, spec=one)
+    store = Store.open(tmp_path / "store")
+    assert store.spec == one
+    assert store.views().tolist() == [0, 1, 2, 0, 1, 2]
+    expected = np.stack([values(row) for row in rows.ids()])
+    np.testing.assert_array_equal(store.features(dtype="f2"), expected)
+    assert verify(tmp_path / "store").sound
+    fill(tmp_path / "store", rows_of(["a", "b"]))
+    assert Store.open(tmp_path / "store").spec == SPEC
+    for spec, lacking in ((one, 0), (two, 4)):
+        filling = Filling(tmp_path / "store")
+        filling.require(spec)
+        assert len(filling.missing("mixed7", rows.ids())) == lacking
 
 
 def test_a_layer_may_be_added(tmp_path: Path) -> None:
