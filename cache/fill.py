@@ -189,7 +189,8 @@ class Filling:
         """The settings of the last run, published or not."""
         if self.before is not None:
             return self.before.settings
-        for known in self._known.values():
+        # Whoever has views remembers more.
+        for known in sorted(self._known.values(), key=lambda known: not known.spec.augmentation):
             if known.heads:
                 return known.heads[-1].run
         return {}

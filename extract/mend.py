@@ -96,6 +96,7 @@ def _fill_anew(
             data, filling.folder, settings, repair=True, speed=speed, progress=progress
         )
     rows = _rows(store.catalog)
+    filling.require(store.spec)  # says which views are meant
     missing = [filling.missing(name, rows.ids()) for name in store.layers]
     return _paths(rows, set().union(*missing))
 

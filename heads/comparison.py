@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from headstart.heads.base import ClassWeight
     from headstart.heads.folds import Folds
     from headstart.heads.gram import Progress
-    from headstart.heads.splits import Labelled
+    from headstart.heads.splits import Labelled, Protocol
 
 DEFAULT_HEADS = ("logreg", "svm", "dense")
 #: Folds in which hyperparameters are chosen, inside the training part of each outer fold.
@@ -141,6 +141,7 @@ def compare(
     class_weight: ClassWeight = None,
     group_by: str | ArrayLike | None = None,
     plain: bool = False,
+    average_views: bool = False,
     max_memory: int | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
@@ -174,6 +175,9 @@ def compare(
         sides of a split; identical pictures never are anyway. Empty cells group nothing.
     plain : bool
         Give heads the features themselves instead of row-space coordinates.
+    average_views : bool
+        Measure the mean probability over the views of a picture, where the store has such of the
+        rows that are measured.
     max_memory : int, optional
         Bytes to use for features; half of the machine's memory by default.
     progress : callable, optional
@@ -194,6 +198,7 @@ def compare(
     started, store = time.perf_counter(), Store.open(store)
     rows = labelled_rows(store, group_by)
     split = protocol(store, rows, cv=cv, seed=seed, grouped=group_by is not None)
+    words = split.words + (_averaged(store, rows, split) if average_views else "")
     source = FeatureRows(store, layer, rows.numbers, pool)
     forms = Forms(source, plain=plain, max_memory=max_memory, progress=progress)
     entries = prepared(
@@ -206,7 +211,15 @@ def compare(
         cv=_INNER if len(split.splits) > 1 else None,
     )
     results = [
-        evaluate(name, head, form, rows=rows, splits=split.splits, progress=progress)
+        evaluate(
+            name,
+            head,
+            form,
+            rows=rows,
+            splits=split.splits,
+            average_views=average_views,
+            progress=progress,
+        )
         for name, head, form in entries
     ]
     results.sort(key=_rank)
@@ -219,7 +232,7 @@ def compare(
         shared_rows_left_out=split.shared,
         classes=tuple(store.classes),
         heads=tuple(with_p_values(results, split.splits)),
-        protocol=split.words,
+        protocol=words,
         features=described((name, form) for name, _, form in entries),
         majority=store.classes[majority],
         majority_accuracy=float((rows.codes[split.tested] == majority).mean()),
@@ -242,6 +255,17 @@ def compare(
             },
         ),
     )
+
+
+def _averaged(store: Store, rows: Labelled, split: Protocol) -> str:
+    """Say over how many views a measured picture's probabilities are averaged."""
+    views = np.isin(rows.pictures, rows.pictures[split.tested]) & ~rows.first_view
+    if not views.any():
+        raise HeadError(
+            f"{store.path} has no augmented views of the rows that are measured: extract with "
+            "--views, and without a validation split"
+        )
+    return f"; probabilities averaged over {1 + int(store.views().max())} views of a picture"
 
 
 def _rank(result: HeadResult) -> tuple[float, float]:

@@ -121,6 +121,7 @@ def learning_curve(
     class_weight: ClassWeight = None,
     group_by: str | ArrayLike | None = None,
     plain: bool = False,
+    average_views: bool = False,
     max_memory: int | None = None,
     shares: Sequence[float] = SHARES,
     progress: Progress | None = None,
@@ -134,7 +135,7 @@ def learning_curve(
     ----------
     store : Store or path
     heads : str, or sequence of str or scikit-learn classifier
-    layer, pool, cv, seed, class_weight, group_by, plain, max_memory
+    layer, pool, cv, seed, class_weight, group_by, plain, average_views, max_memory
         As for `compare`.
     shares : sequence of float
         Of the training rows, rising.
@@ -169,7 +170,7 @@ def learning_curve(
         for part in parts:
             if progress is not None:
                 progress("learning curve", len(points), steps)
-            found = evaluate(name, head, form, rows=rows, splits=part)
+            found = evaluate(name, head, form, rows=rows, splits=part, average_views=average_views)
             trained = round(float(np.mean([len(train) for train, _ in part])))
             points.append(Point(name, trained, found.accuracy, found.ci95, found.fit_seconds))
     if progress is not None:

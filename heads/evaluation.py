@@ -124,18 +124,21 @@ def evaluate(
     *,
     rows: Labelled,
     splits: Folds,
+    average_views: bool = False,
     progress: Progress | None = None,
 ) -> HeadResult:
     """Fit a head on the training part of every split, and measure it on the other part.
 
-    Rows are in memory, or in the store: then the head has to be one that reads them there.
+    Rows are in memory, or in the store: then the head has to be one that reads them there. With
+    `average_views`, a measured picture's probabilities are the mean over its views; a head without
+    probabilities is measured on the picture itself.
     """
     codes, steps = rows.codes, _Steps(name, len(splits), progress)
     if isinstance(head, Head):
         head.prepare()
 
     def one(split: tuple[Int, Int]) -> _Fold:
-        return _fold(head, form.X, rows, split, steps)
+        return _fold(head, form.X, rows, split, steps, average_views=average_views)
 
     steps.tell(0.0)
     folds = parallel(one, splits) if getattr(head, "beside", False) else list(map(one, splits))
@@ -195,7 +198,13 @@ class _Steps:
 
 
 def _fold(
-    head: Any, X: NDArray[Any] | FeatureRows, rows: Labelled, split: tuple[Int, Int], steps: _Steps
+    head: Any,
+    X: NDArray[Any] | FeatureRows,
+    rows: Labelled,
+    split: tuple[Int, Int],
+    steps: _Steps,
+    *,
+    average_views: bool,
 ) -> _Fold:
     """Fit on the training part of a split, and predict the other part."""
     train, test = split
@@ -216,9 +225,31 @@ def _fold(
     guess, predict_seconds = _predicted(fitted.predict, X, test)
     probability = None
     if hasattr(fitted, "predict_proba"):
-        seen = _predicted(fitted.predict_proba, X, test)[0]
+        views = _Views(rows, test) if average_views else None
+        wanted = test if views is None else views.rows
+        seen, seconds = _predicted(fitted.predict_proba, X, wanted)
         probability = metrics.aligned(seen, fitted.classes_, int(codes.max()) + 1)
+        if views is not None:
+            probability, predict_seconds = views.mean(probability), seconds
+            guess = probability.argmax(1)
     return _Fold(guess, probability, _chosen(fitted), fit_seconds, predict_seconds)
+
+
+class _Views:
+    """The rows of every view of some pictures, and what they say together."""
+
+    def __init__(self, rows: Labelled, test: Int) -> None:
+        pictures, self._of_test = np.unique(rows.pictures[test], return_inverse=True)
+        self.rows = np.flatnonzero(np.isin(rows.pictures, pictures))
+        self._of_rows = np.searchsorted(pictures, rows.pictures[self.rows])
+
+    def mean(self, probability: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the mean over the views of each test row ``(m, k)``."""
+        count = np.bincount(self._of_rows)
+        total = np.zeros((len(count), probability.shape[1]))
+        np.add.at(total, self._of_rows, probability)
+        found: NDArray[np.float64] = (total / count[:, None])[self._of_test]
+        return found
 
 
 def _answers(rows: Labelled, splits: Folds, folds: list[_Fold]) -> Predictions:

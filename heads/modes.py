@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import resource
 import sys
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
 FROM_PIXELS = ("finetune:all", "scratch", "scratch+augment")
 UNITS = 1024  # of the dense head
 _SCRATCH = {"epochs": 20, "patience": 4, "learning_rate": 1e-3}
+_VIEWS = re.compile(r"frozen\+(\d+)views")
 _BATCH, _BATCHES = 32, 8  # pictures at a time, and how often, to time the base
 _RSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes, in which the peak is given
 
@@ -63,6 +66,8 @@ class Bench:
         At most, for fine-tuning.
     train_bn : bool
         Train batch normalisation too when fine-tuning.
+    views : str
+        The store of the same pictures at `layer` with augmented views; "" for none.
     """
 
     store: str
@@ -71,6 +76,7 @@ class Bench:
     layer: str
     epochs: int = 5
     train_bn: bool = False
+    views: str = ""
 
 
 @dataclass(frozen=True)
@@ -135,12 +141,13 @@ def check_mode(mode: str, head: str) -> None:
         Naming those there are.
     """
     cut = mode.startswith("finetune:") and mode != "finetune:"
-    if not cut and mode not in ("majority", "untrained", "frozen", *FROM_PIXELS):
+    known = cut or _VIEWS.fullmatch(mode)
+    if not known and mode not in ("majority", "untrained", "frozen", *FROM_PIXELS):
         raise HeadError(
-            f"no mode is called {mode!r}; there are majority, untrained, frozen, finetune:LAYER, "
-            f"{', '.join(FROM_PIXELS)}"
+            f"no mode is called {mode!r}; there are majority, untrained, frozen, frozen+Kviews, "
+            f"finetune:LAYER, {', '.join(FROM_PIXELS)}"
         )
-    if mode == "frozen" and head not in HEAD_NAMES:
+    if mode.startswith("frozen") and head not in HEAD_NAMES:
         make_head(head)
 
 
@@ -264,6 +271,8 @@ class _Run:
 
     def one(self, mode: str, head: str, seed: int, share: float) -> Record:
         """Measure one mode with one seed and a share of its training rows."""
+        if _VIEWS.fullmatch(mode):
+            return replace(self._with_views.one("frozen", head, seed, share), mode=mode)
         (split,) = part_of(self.store, self._rows, seed, share)
         self._share = share
         kind = {"majority": self._majority, "untrained": self._untrained, "frozen": self._frozen}
@@ -279,6 +288,11 @@ class _Run:
             rows=len(split[0]),
             **found,
         )
+
+    @cached_property
+    def _with_views(self) -> _Run:
+        """The same on the store that has augmented views, too: all are trained on."""
+        return _Run(replace(self._bench, store=self._bench.views))
 
     def _majority(self, mode: str, head: str, split: Split, seed: int) -> dict[str, Any]:
         del mode, head, seed

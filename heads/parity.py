@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,7 +140,7 @@ def store_for(model: Model, store: Store | str | os.PathLike[str] | None, near: 
 
 
 def _specs(store: Store) -> list[Any]:
-    return [index.spec for index in store.catalog.layers.values()]
+    return [replace(index.spec, augmentation="") for index in store.catalog.layers.values()]
 
 
 def draw_sample(

@@ -26,11 +26,26 @@ FOLDS = 5
 
 @dataclass(frozen=True)
 class Labelled:
-    """Labelled rows outside the test split: store rows, classes, groups, and which are measured."""
+    """Labelled rows outside the test split.
+
+    Attributes
+    ----------
+    numbers : ndarray of shape (n,)
+        Row of the store.
+    codes : ndarray of shape (n,)
+        Class.
+    groups : ndarray of shape (n,)
+        Rows of equal value are never on both sides of a split.
+    pictures : ndarray of shape (n,)
+        Equal for a picture, its copies and its augmented views.
+    validation, first_view : ndarray of shape (n,), bool
+        Whether it is in the validation split; whether it is the picture itself.
+    """
 
     numbers: Int
     codes: Int
     groups: Int
+    pictures: Int
     validation: NDArray[np.bool_]
     first_view: NDArray[np.bool_]
 
@@ -65,8 +80,8 @@ class Protocol:
         return np.concatenate([test for _, test in self.splits])
 
 
-def labelled_rows(store: Store, group_by: ArrayLike | None) -> Labelled:
-    """Return the rows to compare on.
+def labelled_rows(store: Store, group_by: ArrayLike | None, *, views: bool = True) -> Labelled:
+    """Return the rows to compare on, with their augmented views or without.
 
     Raises
     ------
@@ -74,13 +89,15 @@ def labelled_rows(store: Store, group_by: ArrayLike | None) -> Labelled:
         If there are none, or `group_by` is neither a column of the manifest nor one value a row.
     """
     labels, split = store.labels(), store.splits()
-    numbers = np.flatnonzero((labels >= 0) & (split != "test"))
+    wanted = (labels >= 0) & (split != "test")
+    numbers = np.flatnonzero(wanted if views else wanted & (store.views() == 0))
     if len(numbers) == 0:
         raise HeadError(f"{store.path} has no labelled rows outside its test split")
     return Labelled(
         numbers=numbers,
         codes=labels[numbers].astype(np.int64),
         groups=_groups(store, group_by)[numbers],
+        pictures=_pictures(store)[numbers],
         validation=split[numbers] == "validation",
         first_view=store.views()[numbers] == 0,
     )
@@ -107,9 +124,18 @@ def protocol(store: Store, rows: Labelled, *, cv: int | None, seed: int, grouped
             f"{' or groups' if grouped else ''}, too few for {wanted} folds: add pictures"
             + (f", or use --cv {fewest}" if fewest > 1 else "")
         )
-    folds = grouped_folds(rows.codes, rows.groups, wanted, seed)
-    measured = [(train, test[rows.first_view[test]]) for train, test in folds]
-    return Protocol(measured, f"{wanted} stratified folds, {together} kept together", 0)
+    # Of the pictures themselves: with augmented views the folds are the same.
+    whole = np.flatnonzero(rows.first_view)
+    folds = grouped_folds(rows.codes[whole], rows.groups[whole], wanted, seed)
+    tests = [whole[test] for _, test in folds]
+    splits = [(np.flatnonzero(~np.isin(rows.groups, rows.groups[test])), test) for test in tests]
+    words = f"{wanted} stratified folds, {together} kept together{_of_views(rows)}"
+    return Protocol(splits, words, 0)
+
+
+def _of_views(rows: Labelled) -> str:
+    count = int((~rows.first_view).sum())
+    return f", {count:,} augmented views trained on beside" if count else ""
 
 
 def _given_split(rows: Labelled, cv: int | None, together: str) -> Protocol:
@@ -125,6 +151,7 @@ def _given_split(rows: Labelled, cv: int | None, together: str) -> Protocol:
     words = f"validation split of {len(test):,} rows"
     if shared.any():
         words += f", {int(shared.sum()):,} training rows left out as {together} shared with it"
+    words += _of_views(rows)
     if cv is not None:
         words += ", cv ignored"
     return Protocol([(train, test)], words, int(shared.sum()))
@@ -132,7 +159,7 @@ def _given_split(rows: Labelled, cv: int | None, together: str) -> Protocol:
 
 def _groups(store: Store, group_by: ArrayLike | None) -> Int:
     """Return a number for each row, equal where rows must stay together."""
-    pictures = np.unique(store.image_sha256(), return_inverse=True)[1].ravel()
+    pictures = _pictures(store)
     if group_by is None:
         return pictures
     given = _column(store, group_by) if isinstance(group_by, str) else np.asarray(group_by)
@@ -146,6 +173,12 @@ def _groups(store: Store, group_by: ArrayLike | None) -> Int:
     part = connected_components(coo_array(links, shape=(size, size)), directed=False)[1]
     groups: Int = part[pictures].astype(np.int64)
     return groups
+
+
+def _pictures(store: Store) -> Int:
+    """Return a number for each row, equal for rows of the same picture."""
+    pictures: Int = np.unique(store.image_sha256(), return_inverse=True)[1].ravel()
+    return pictures
 
 
 def _column(store: Store, name: str) -> NDArray[Any]:

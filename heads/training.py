@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -148,7 +149,7 @@ def _card(
         head=measured.head,
         kind=kind,
         params=_numbers(classifier.chosen_),
-        spec=spec,
+        spec=replace(spec, augmentation=""),  # it predicts pictures themselves
         pool=rest,
         shape=store.shape(spec.name),
         weights=_called(str(store.catalog.settings.get("weights", ""))),

@@ -303,6 +303,11 @@ def _add_compare(verb: argparse.ArgumentParser) -> None:
         "would buy",
     )
     verb.add_argument(
+        "--average-views",
+        action="store_true",
+        help="measure the mean over a picture's augmented views (extract --views)",
+    )
+    verb.add_argument(
         "--plain", action="store_true", help="heads on the features, not their row space"
     )
 
@@ -418,6 +423,13 @@ def _add_bench(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--no-scratch", dest="scratch", action="store_false", help="no network from scratch"
     )
+    verb.add_argument(
+        "--views",
+        type=_views,
+        metavar="K",
+        help="train frozen heads a second time, on K augmented views of each picture as well",
+    )
+    verb.add_argument("--augment", metavar="NAME=NUMBER[,...]", help="as for extract")
     verb.add_argument("--seeds", type=_count, help="how many (default: 3)")
     verb.add_argument(
         "--fail-under", type=_bar, metavar="ACCURACY", help="exit 1 if nothing is this accurate"

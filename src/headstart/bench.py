@@ -62,7 +62,8 @@ def bench(
     folder
         Where features, pixels and results go.
     settings
-        Of the extraction; the first of its layers is what frozen heads are trained on.
+        Of the extraction; the first of its layers is what frozen heads are trained on. With views,
+        frozen heads are trained a second time, on augmented views as well.
     heads
         Names of heads for the frozen base.
     finetune
@@ -96,7 +97,7 @@ def bench(
     DataError
         If the data cannot be used.
     """
-    entries = _entries(heads, finetune, scratch=scratch)
+    entries = _entries(heads, finetune, scratch=scratch, views=settings.views or 0)
     learning = _learning(entries, curve)
     cuts = [layer for layer in finetune if layer != "all"]
     layer = settings.layers[0] if settings.layers else Spec(weights="").layer
@@ -106,9 +107,13 @@ def bench(
     place = Path(folder)
     pages = [place / "bench.md", *([] if page is None else [check_page(page)])]
     layers = tuple(dict.fromkeys([layer, *cuts]))
-    wanted = dataclasses.replace(settings, layers=layers, pool="none")
+    wanted = dataclasses.replace(settings, layers=layers, pool="none", views=0, augment=None)
     store, summary = fill_store(data, place / "features", wanted, progress=progress)
     pixels = decode_rows(store, summary.source, place, progress=progress)
+    views = place / "views" if settings.views else None
+    if views is not None:  # a store of its own: what views cost is then known
+        more = dataclasses.replace(settings, layers=(layer,), pool="none")
+        fill_store(data, views, more, progress=progress)
     what = Bench(
         store=str(store.path),
         pixels=str(pixels),
@@ -116,6 +121,7 @@ def bench(
         layer=layer,
         epochs=epochs,
         train_bn=train_bn,
+        views=str(views or ""),
     )
     results = Results(place / "bench.json", what, store)
     untimed = [name for name in layers if name not in results.cost.get("base_ms", {})]
@@ -158,10 +164,13 @@ def load(folder: str | os.PathLike[str]) -> Benchmark:
         ) from error
 
 
-def _entries(heads: Sequence[str], finetune: Sequence[str], *, scratch: bool) -> list[Entry]:
+def _entries(
+    heads: Sequence[str], finetune: Sequence[str], *, scratch: bool, views: int = 0
+) -> list[Entry]:
     """Return every mode and head to run, cheap ones first."""
     entries = [("majority", "-"), ("untrained", "ncm"), ("untrained", "softmax")]
     entries += [("frozen", head) for head in heads]
+    entries += [(f"frozen+{views}views", head) for head in heads if views]
     entries += [(f"finetune:{layer}", "softmax") for layer in finetune]
     entries += [("scratch", "convnet"), ("scratch+augment", "convnet")] if scratch else []
     for mode, head in entries:

@@ -199,7 +199,8 @@ def name_of(mode: str, head: str) -> str:
     >>> name_of("frozen", "svm"), name_of("finetune:mixed8", "softmax"), name_of("majority", "-")
     ('frozen svm', 'finetune:mixed8', 'majority')
     """
-    return f"{mode} {head}" if mode in ("frozen", "untrained") else mode
+    named = mode.partition("+")[0] in ("frozen", "untrained")
+    return f"{mode} {head}" if named else mode
 
 
 def _family(mode: str) -> str:

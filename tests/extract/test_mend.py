@@ -58,6 +58,22 @@ def test_rows_stay_as_they_were_published(pets: Path, store: Path) -> None:
     assert said(store) == before
 
 
+def test_views_are_mended_too(pets: Path, store: Path) -> None:
+    """Those that were lost, and no others, come back as they were."""
+    fill_store(pets, store, Settings(views=2))
+    before, views = said(store), Store.open(store).views()
+    index = Store.open(store).catalog.layers["mixed7"]
+    number = next(n for n, start in enumerate(index.starts[:-1]) if index.view[start])
+    lost = lose(store, number)
+    assert len(lost) == 4
+    assert list(verify_and_repair(store, repair=True).repaired) == lost
+    assert said(store) == before
+    assert np.array_equal(Store.open(store).views(), views)
+    (store / "features.h5").unlink()
+    assert mend_store(store, pets) == ()
+    assert said(store)[:-2] == before[:-2]
+
+
 def test_pictures_elsewhere_will_do(pets: Path, store: Path, tmp_path: Path) -> None:
     """Given the place of a copy of what was lost, that is enough."""
     before = said(store)

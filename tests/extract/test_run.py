@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import fakes
-from headstart.cache import Store
+from headstart.cache import Store, verify
 from headstart.errors import (
     CorruptStoreError,
     DataError,
@@ -36,7 +36,10 @@ from headstart.extract import (
     pipeline,
 )
 from headstart.extract import base as base_module
+from headstart.extract import decode as decoding
+from headstart.extract.augment import Augmentation
 from headstart.extract.identical import Conflicts
+from headstart.status import staleness
 
 pytestmark = pytest.mark.usefixtures("fake_base")
 SIZE = 75
@@ -158,6 +161,80 @@ def test_the_rule_of_decoding_is_the_stores(tmp_path: Path) -> None:
     assert found["b/3.jpg"] == found["a/1.jpg"]
     with pytest.raises(StoreError, match="--decoding half: expected one of full, scaled"):
         run(folder, tmp_path / "scaled", decoding="half")
+
+
+def expected_views(store: Store, root: Path, augmentation: Augmentation) -> list[Any]:
+    """Return the features of every row, each made by itself."""
+    base = fakes.FakeBase(fakes.fake_find_weights("imagenet"), size=SIZE, layers=("mixed7",))
+    found = []
+    for path, digest, view in zip(store.paths(), store.image_sha256(), store.views(), strict=True):
+        pixels = decoding.decode((root / path).read_bytes(), SIZE)
+        changed = augmentation.view(pixels, digest, int(view))
+        found.append(base.expected("mixed7", changed[None])[0].astype(np.float16))
+    return found
+
+
+def test_views_of_training_pictures(pets: Path, tmp_path: Path) -> None:
+    """Each has its own, after it; those of validation have none; nothing is computed again."""
+    count = run(pets, tmp_path / "store", validation=0.3).rows
+    summary = run(pets, tmp_path / "store", views=2, augment="rotation=0.1,seed=4")
+    store = Store.open(tmp_path / "store")
+    training = int(((store.splits() == "train") & (store.views() == 0)).sum())
+    assert 0 < training < count
+    assert summary.computed == 2 * training
+    assert len(store) == count + 2 * training
+    assert store.views().max() == 2
+    assert set(store.splits()[store.views() > 0]) == {"train"}
+    paths = list(zip(store.paths(), store.views().tolist(), strict=True))
+    assert paths == sorted(paths)
+    some = Augmentation(rotation=0.1, seed=4)
+    assert store.spec.augmentation == some.to_json()
+    expected = expected_views(store, pets, some)
+    np.testing.assert_array_equal(store.features(dtype="f2"), np.stack(expected))
+    assert verify(tmp_path / "store").sound
+
+
+def test_views_are_remembered_and_dropped(pets: Path, tmp_path: Path) -> None:
+    """A later run keeps their number and kind; fewer cost nothing, and none is none."""
+    run(pets, tmp_path / "store", views=2)
+    rows = len(Store.open(tmp_path / "store"))
+    fakes.draw(pets / "cat" / "new.png", seed=50)
+    assert run(pets, tmp_path / "store").computed == 3
+    assert len(Store.open(tmp_path / "store")) == rows + 3
+    assert staleness(tmp_path / "store", pets).to_compute == 0
+    assert run(pets, tmp_path / "store", views=1).computed == 0
+    with pytest.raises(SpecMismatchError, match="augmentation: the store has"):
+        run(pets, tmp_path / "store", views=1, augment="flip=0")
+    assert run(pets, tmp_path / "store", views=0).computed == 0
+    store = Store.open(tmp_path / "store")
+    assert store.views().max() == 0
+    assert store.spec.augmentation == ""
+    assert run(pets, tmp_path / "store", views=1, augment="flip=0").computed == len(store)
+    store = Store.open(tmp_path / "store")
+    expected = expected_views(store, pets, Augmentation(flip=0))
+    np.testing.assert_array_equal(store.features(dtype="f2"), np.stack(expected))
+
+
+def test_layers_gained_later_have_the_views_too(pets: Path, tmp_path: Path) -> None:
+    """A layer is added for every row."""
+    run(pets, tmp_path / "store", views=1)
+    rows = len(Store.open(tmp_path / "store"))
+    assert run(pets, tmp_path / "store", layers=("mixed5",)).computed == rows
+    store = Store.open(tmp_path / "store")
+    assert store.features("mixed5").shape[0] == rows
+    assert store.catalog.layers["mixed5"].spec.augmentation == store.spec.augmentation != ""
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [({"views": 256}, "expected 0 to 255"), ({"augment": "flip=0"}, "give --views too")],
+)
+def test_views_that_cannot_be(
+    pets: Path, tmp_path: Path, given: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(DataError, match=words):
+        run(pets, tmp_path / "store", **given)
+    assert not (tmp_path / "store").exists()
 
 
 def test_other_weights_are_refused_by_name(pets: Path, tmp_path: Path) -> None:

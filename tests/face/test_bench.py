@@ -16,6 +16,7 @@ from headstart import bench as module
 from headstart import cli
 from headstart._child import in_child
 from headstart.bench import bench
+from headstart.cache import Store
 from headstart.errors import HeadError, LayerError
 from headstart.extract import Settings
 from headstart.heads import modes
@@ -67,6 +68,26 @@ def test_results_are_kept_and_gone_on_with(
         ("untrained", 2),
         ("frozen", 2),
     }
+
+
+def test_views_are_a_mode_beside(pets: Path, tmp_path: Path) -> None:
+    """Frozen heads are trained a second time, on views as well, and measured on the same rows."""
+    settings = dataclasses.replace(SETTINGS, views=2)
+    found = bench(pets, tmp_path / "out", settings, **LIGHT)
+    plain, views = (
+        [record for record in found.records if record.mode == mode]
+        for mode in ("frozen", "frozen+2views")
+    )
+    assert [record.seed for record in views] == [0, 1]
+    for one, two in zip(plain, views, strict=True):
+        assert two.head == one.head == "ridge"
+        assert two.rows == 3 * one.rows
+        assert len(two.right) == len(one.right)
+    assert Store.open(tmp_path / "out" / "features").views().max() == 0
+    assert found.break_even()["extract_seconds"] == plain[0].extract_seconds
+    assert found.summaries()
+    again = bench(pets, tmp_path / "out", SETTINGS, **LIGHT)
+    assert {record.mode for record in again.records} == {"majority", "untrained", "frozen"}
 
 
 def test_other_settings_are_refused(pets: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from sklearn.svm import LinearSVC
 
 from headstart.errors import HeadError
 from headstart.heads import LogisticHead, SVMHead, compare, forms
+from headstart.heads.splits import labelled_rows, protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -293,6 +294,57 @@ def test_augmented_views_are_never_measured(
     compare(store, [recorder], cv=3)
     assert sum(len(X) for X in recorder.asked) == 60
     assert sum(len(X) for X, _, _ in recorder.fitted) == 240
+
+
+def test_folds_are_the_same_with_views(make_store: MakeStore, draw: Draw) -> None:
+    """What is measured does not depend on how many views there are; they follow their picture."""
+    features, label = draw(60)
+    picture = [b"%064d" % i for i in range(60)]
+    plain = make_store(features, label, picture=picture, name="plain")
+    with_views = make_store(
+        np.repeat(features, 3, axis=0),
+        np.repeat(label, 3),
+        picture=[one for one in picture for _ in range(3)],
+        view=[0, 1, 2] * 60,
+        name="views",
+    )
+    folds = []
+    for store in (plain, with_views):
+        rows = labelled_rows(store, None)
+        splits = protocol(store, rows, cv=4, seed=1, grouped=False).splits
+        folds.append([rows.pictures[test].tolist() for _, test in splits])
+        for train, test in splits:
+            assert not set(rows.pictures[train]) & set(rows.pictures[test])
+            assert len(train) == (60 - len(test)) * (1 + int(store.views().max()))
+    assert folds[0] == folds[1]
+    without = labelled_rows(with_views, None, views=False)
+    assert without.first_view.all()
+    assert len(without.numbers) == 60
+
+
+def test_probabilities_are_averaged_over_views(make_store: MakeStore, draw: Draw) -> None:
+    """Views that tell more than their picture help only where they are averaged."""
+    clear, label = draw(90, signal=1.0)
+    dark = np.zeros_like(clear)
+    picture = [b"%064d" % i for i in range(90)]
+    store = make_store(
+        np.stack([dark, clear], axis=1).reshape(180, *clear.shape[1:]),
+        np.repeat(label, 2),
+        picture=[one for one in picture for _ in range(2)],
+        view=[0, 1] * 90,
+    )
+    heads = ["logreg", LinearSVC()]
+    alone, averaged = (compare(store, heads, cv=3, average_views=on) for on in (False, True))
+    found = [{h.head: h.accuracy for h in result.heads} for result in (alone, averaged)]
+    assert found[0]["logreg"] < 0.5
+    assert found[1]["logreg"] > 0.9
+    assert found[0]["LinearSVC"] == found[1]["LinearSVC"]
+    assert averaged.evaluated == 90
+    assert "averaged over 2 views" in averaged.protocol
+    assert "90 augmented views trained on beside" in averaged.protocol
+    plain = make_store(clear, label, name="plain")
+    with pytest.raises(HeadError, match="no augmented views of the rows that are measured"):
+        compare(plain, ["ridge"], average_views=True)
 
 
 def test_labels_of_held_out_rows_change_nothing(make_store: MakeStore, draw: Draw) -> None:

@@ -47,7 +47,7 @@ def _rows(codes: Any, groups: Any = None) -> Labelled:
     """Return labelled rows of these classes and groups."""
     each = np.arange(len(codes))
     none = np.zeros(len(codes), bool)
-    return Labelled(each, codes, each if groups is None else groups, none, ~none)
+    return Labelled(each, codes, each if groups is None else groups, each, none, ~none)
 
 
 def test_parts_are_stratified_and_nested() -> None:
