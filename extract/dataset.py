@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from headstart.errors import DataError, DataNotFoundError
-from headstart.extract.folders import list_folder
-from headstart.extract.manifest import list_manifest, list_paths
+from headstart.extract.folders import list_folder, list_url
+from headstart.extract.manifest import MANIFESTS, list_manifest, list_paths
 from headstart.extract.picture import Dataset, Picture
+from headstart.extract.places import is_url
+from headstart.extract.url import Tree
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +32,8 @@ def list_dataset(
     data
         A folder with one subfolder per class; a folder with ``train``, ``validation`` (or ``val``)
         and ``test``, each with one subfolder per class; a manifest, ``.csv`` or ``.parquet``, with
-        columns ``path``, ``label`` and optionally ``split``; or the paths of pictures.
+        columns ``path``, ``label`` and optionally ``split``; the URL of one of these; or the
+        paths, or URLs, of pictures.
     labels
         For a list of paths, the class name of each; None or "" where unknown.
 
@@ -41,7 +44,7 @@ def list_dataset(
     DataError
         Where what is there is no dataset: no pictures, one class only, ...
     MissingExtraError
-        Where a Parquet manifest is given and pyarrow is not installed.
+        Where a Parquet manifest is given and pyarrow is not installed, or a URL and not fsspec.
 
     Examples
     --------
@@ -52,6 +55,8 @@ def list_dataset(
         return list_paths(data, labels)
     if labels is not None:
         raise DataError("labels go with a list of paths; a folder or manifest brings its own")
+    if is_url(data):
+        return _by_url(str(data))
     root = Path(data)
     try:
         is_folder = stat.S_ISDIR(root.stat().st_mode)
@@ -61,3 +66,12 @@ def list_dataset(
             f"no dataset at {root}: expected a folder or a manifest ({why})"
         ) from error
     return list_folder(root) if is_folder else list_manifest(root)
+
+
+def _by_url(url: str) -> Dataset:
+    if url.lower().startswith("file://"):
+        return list_dataset(Path(url[len("file://") :]))
+    tree = Tree(url)
+    if PurePosixPath(tree.path).suffix.lower() in MANIFESTS:
+        return list_manifest(tree.file(tree.path))
+    return list_url(tree)

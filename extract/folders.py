@@ -11,8 +11,11 @@ from headstart.errors import DataError, DataNotFoundError
 from headstart.extract.picture import SPLITS, Dataset, Entry, is_unicode, make_dataset, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
+
+    from headstart.extract.places import Place
+    from headstart.extract.url import Tree, UrlWalk
 
 EXTENSIONS = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"}
@@ -33,6 +36,27 @@ def list_folder(root: Path) -> Dataset:
     """
     walk = _Walk(root)
     walk.run()
+    return _dataset(root, walk, lambda path: root / path)
+
+
+def list_url(tree: Tree) -> Dataset:
+    """List the pictures below a URL; see `list_folder`.
+
+    Raises
+    ------
+    DataNotFoundError
+        If it cannot be listed.
+    DataError
+        As for a folder.
+    """
+    from headstart.extract.url import UrlWalk
+
+    walk = UrlWalk(tree)
+    walk.run()
+    return _dataset(tree.url, walk, walk.places.__getitem__)
+
+
+def _dataset(root: Path | str, walk: _Walk | UrlWalk, place: Callable[[str], Place]) -> Dataset:
     depth = _depth_of_classes(root, walk.files)
     entries: list[Entry] = []
     for path in walk.files:
@@ -41,7 +65,7 @@ def list_folder(root: Path) -> Dataset:
             walk.left_out.append(LeftOut(path, "not in a class folder"))
             continue
         split = SPLITS[parts[0].lower()] if depth else ""
-        entries.append(Entry(path, root / path, parts[depth], split))
+        entries.append(Entry(path, place(path), parts[depth], split))
     if not entries:
         raise DataError(_why_empty(root, walk))
     return make_dataset(root, entries, walk.left_out, walk.other_files)
@@ -60,7 +84,7 @@ def pictures_below(root: Path) -> list[Path]:
     return [root / path for path in sorted(walk.files)]
 
 
-def _depth_of_classes(root: Path, files: Iterable[str]) -> int:
+def _depth_of_classes(root: Path | str, files: Iterable[str]) -> int:
     """Return 1 where the top folders are splits, 0 where they are classes; refuse a mixture.
 
     ``train/`` is a split if its pictures lie in folders of their own; a class of vehicles may
@@ -82,7 +106,7 @@ def _depth_of_classes(root: Path, files: Iterable[str]) -> int:
     return 0
 
 
-def _why_empty(root: Path, walk: _Walk) -> str:
+def _why_empty(root: Path | str, walk: _Walk | UrlWalk) -> str:
     expected = "expected one subfolder per class, with pictures in it"
     if walk.files:
         return f"no class folders in {root}: {len(walk.files)} pictures lie loose; {expected}"
@@ -121,7 +145,7 @@ class _Walk:
             folder = folders.pop()
             prefix = f"{folder}/" if folder else ""
             for entry in self._entries(folder):
-                if not _is_litter(entry.name):
+                if not is_litter(entry.name):
                     self._take(prefix + entry.name, entry, folders)
 
     def _entries(self, folder: str) -> list[os.DirEntry[str]]:
@@ -154,7 +178,7 @@ class _Walk:
         folders.append(path)
 
     def _take_file(self, path: str, *, regular: bool) -> None:
-        if not _is_picture(path):
+        if not is_picture(path):
             self.other_files += 1
         elif not regular:
             self._leave_out(path, "not a regular file")
@@ -171,7 +195,7 @@ class _Walk:
             self._leave_out(path, "broken link")
             return
         folder = stat.S_ISDIR(status.st_mode)
-        if (folder or _is_picture(path)) and self._is_outside(place):
+        if (folder or is_picture(path)) and self._is_outside(place):
             self._leave_out(path, "link leads outside the dataset")
         elif not folder:
             self._take_file(path, regular=stat.S_ISREG(status.st_mode))
@@ -189,9 +213,11 @@ class _Walk:
         self.left_out.append(LeftOut(printable(path), reason))
 
 
-def _is_litter(name: str) -> bool:
+def is_litter(name: str) -> bool:
+    """Tell whether an operating system left a file or folder there, by its name."""
     return name.startswith(".") or name.lower() in _LITTER
 
 
-def _is_picture(path: str) -> bool:
+def is_picture(path: str) -> bool:
+    """Tell whether a file is taken for a picture, by its name."""
     return os.path.splitext(path)[1].lower() in EXTENSIONS  # noqa: PTH122 - strings by the thousand

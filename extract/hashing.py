@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from headstart.cache import LeftOut
 from headstart.errors import UnreadableImageError
 from headstart.extract.picture import printable
+from headstart.extract.places import Away, Place, threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -22,7 +23,7 @@ _READ_BYTES = 1 << 20
 _HASH_CHUNK = 16
 
 
-def read_file(file: Path) -> bytes:
+def read_file(file: Place) -> bytes:
     """Read a picture's bytes; never waits on what is no regular file.
 
     Raises
@@ -30,6 +31,8 @@ def read_file(file: Path) -> bytes:
     UnreadableImageError
         With the reason: it is gone, forbidden, not a regular file, or over `MAX_FILE_BYTES`.
     """
+    if isinstance(file, Away):
+        return file.fetch(again=False)
     with _opened(file) as (descriptor, length):
         if length > MAX_FILE_BYTES:
             raise UnreadableImageError(
@@ -39,7 +42,7 @@ def read_file(file: Path) -> bytes:
 
 
 def hash_files(
-    files: Sequence[Path],
+    files: Sequence[Place],
     *,
     workers: int,
     progress: Callable[[int], None] | None = None,
@@ -51,13 +54,13 @@ def hash_files(
     files
         In any order; the answers come in the same.
     workers
-        Number of threads; hashing leaves the interpreter free.
+        Number of threads, more where files are away; hashing leaves the interpreter free.
     progress
         Called in the calling thread with the number of files newly done.
     """
     chunks = [files[start : start + _HASH_CHUNK] for start in range(0, len(files), _HASH_CHUNK)]
     answers: list[str | LeftOut] = []
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="hash")
+    pool = ThreadPoolExecutor(threads(files, workers), thread_name_prefix="hash")
     try:
         for hashed in pool.map(lambda chunk: [_hash(file) for file in chunk], chunks):
             answers += hashed
@@ -68,9 +71,11 @@ def hash_files(
     return answers
 
 
-def _hash(file: Path) -> str | LeftOut:
+def _hash(file: Place) -> str | LeftOut:
     digest = hashlib.sha256()
     try:
+        if isinstance(file, Away):
+            return hashlib.sha256(file.fetch(again=True)).hexdigest()
         with _opened(file) as (descriptor, _):
             for piece in _pieces(descriptor):
                 digest.update(piece)

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import stat
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from headstart.cache import LeftOut
 from headstart.errors import DataError, DataNotFoundError, MissingExtraError
 from headstart.extract.picture import SPLITS, Dataset, Entry, is_unicode, make_dataset, printable
+from headstart.extract.places import Place, is_url
+from headstart.extract.url import KEPT_BYTES, MAX_MANIFEST_BYTES, Kept, Tree, UrlFile
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Collection, Iterable, Sequence
+    from typing import BinaryIO
 
 _MISSING = ("no such file", "broken link")
 
 
-def list_manifest(manifest: Path) -> Dataset:
+def list_manifest(manifest: Path | UrlFile) -> Dataset:
     """List the pictures that a ``.csv`` or ``.parquet`` file names, relative to its folder.
 
     Raises
@@ -31,21 +35,37 @@ def list_manifest(manifest: Path) -> Dataset:
     MissingExtraError
         If it is a Parquet file and pyarrow is not installed.
     """
-    readers = {".csv": _read_csv, ".parquet": _read_parquet}
-    read = readers.get(manifest.suffix.lower())
+    read = MANIFESTS.get(PurePosixPath(str(manifest)).suffix.lower())
     if read is None:
         raise DataError(f"{manifest} is no dataset: expected a folder, a .csv or a .parquet file")
     try:
         columns, rows = read(manifest)
     except OSError as error:
         raise DataNotFoundError(f"cannot read {manifest}: {error.strerror or error}") from error
-    listed = _rows(manifest.parent, rows, str(manifest))
+    root = manifest.parent if isinstance(manifest, Path) else manifest.tree.url
+    listed = _rows(root, rows, str(manifest))
     return dataclasses.replace(listed, columns=columns)
 
 
-def _read_csv(manifest: Path) -> tuple[tuple[str, ...], list[Entry]]:
+def _opened(manifest: Path | UrlFile) -> BinaryIO:
+    """Open a manifest; one that is away is read as a whole.
+
+    Raises
+    ------
+    DataNotFoundError
+        If it is away and cannot be had.
+    """
+    if isinstance(manifest, Path):
+        return manifest.open("rb")
     try:
-        with manifest.open(encoding="utf-8-sig", newline="") as lines:
+        return io.BytesIO(manifest.tree.content(manifest.path, MAX_MANIFEST_BYTES))
+    except Exception as error:  # file systems raise nearly every kind
+        raise DataNotFoundError(f"cannot read {manifest.tree.url}: {error}") from error
+
+
+def _read_csv(manifest: Path | UrlFile) -> tuple[tuple[str, ...], list[Entry]]:
+    try:
+        with io.TextIOWrapper(_opened(manifest), "utf-8-sig", newline="") as lines:
             table = csv.reader(lines, strict=True)
             columns = [name.strip() for name in next(table, [])]
             places, further = _column_places(columns, manifest)
@@ -65,7 +85,7 @@ def _read_csv(manifest: Path) -> tuple[tuple[str, ...], list[Entry]]:
 
 
 def _fields(
-    manifest: Path, line: int, row: list[str], columns: list[str], places: list[int]
+    manifest: Path | UrlFile, line: int, row: list[str], columns: list[str], places: list[int]
 ) -> list[str]:
     """Return the fields of a line of CSV that are wanted; a name with a comma is quoted."""
     if len(row) > len(columns):
@@ -76,7 +96,7 @@ def _fields(
     return [row[i] if 0 <= i < len(row) else "" for i in places]
 
 
-def _read_parquet(manifest: Path) -> tuple[tuple[str, ...], list[Entry]]:
+def _read_parquet(manifest: Path | UrlFile) -> tuple[tuple[str, ...], list[Entry]]:
     try:
         import pyarrow as pa
         from pyarrow import parquet
@@ -85,7 +105,7 @@ def _read_parquet(manifest: Path) -> tuple[tuple[str, ...], list[Entry]]:
             "a Parquet manifest needs pyarrow: pip install 'headstart[parquet]'"
         ) from error
     try:
-        table = parquet.ParquetFile(manifest)
+        table = parquet.ParquetFile(manifest if isinstance(manifest, Path) else _opened(manifest))
         names = list(table.schema_arrow.names)
         places, further = _column_places(names, manifest)
         wanted = table.read(columns=[names[i] for i in places if i >= 0])
@@ -104,7 +124,9 @@ def _text(value: object) -> str:
     return "" if missing else str(value)
 
 
-def _column_places(columns: list[str], manifest: Path) -> tuple[list[int], tuple[str, ...]]:
+def _column_places(
+    columns: list[str], manifest: Path | UrlFile
+) -> tuple[list[int], tuple[str, ...]]:
     """Return where path, label, split (-1: there is none) and the others are, and the others."""
     if "path" not in columns or "label" not in columns:
         raise DataError(
@@ -117,7 +139,7 @@ def _column_places(columns: list[str], manifest: Path) -> tuple[list[int], tuple
     return places, further
 
 
-def _row(manifest: Path, place: str, values: Sequence[str]) -> Entry:
+def _row(manifest: Path | UrlFile, place: str, values: Sequence[str]) -> Entry:
     path, label, split, *further = values
     if not path or "\0" in path:
         raise DataError(f"{manifest}, {place}: expected a path, found {path!r}")
@@ -127,10 +149,19 @@ def _row(manifest: Path, place: str, values: Sequence[str]) -> Entry:
             f"{manifest}, {place}: split is {split!r}; "
             "expected train, validation (or val), test or nothing"
         )
-    file = manifest.parent / path
-    name = file.relative_to(manifest.parent) if file.is_relative_to(manifest.parent) else file
+    name, file = _found(manifest, path)
     chosen = SPLITS.get(split, "")
-    return Entry(name.as_posix(), file, label.strip(), chosen, tuple(further))
+    return Entry(name, file, label.strip(), chosen, tuple(further))
+
+
+def _found(manifest: Path | UrlFile, path: str) -> tuple[str, Place]:
+    """Return a picture's name in the dataset, and where it is: relative to the manifest."""
+    if not isinstance(manifest, Path):
+        folder = manifest.path.rpartition("/")[0]
+        return path, manifest.tree.file(f"{folder}/{path}" if folder else path)
+    file = manifest.parent / path
+    inside = file.is_relative_to(manifest.parent)
+    return (file.relative_to(manifest.parent) if inside else file).as_posix(), file
 
 
 def list_paths(
@@ -143,15 +174,23 @@ def list_paths(
     DataError
         If labels and paths differ in number, or no file can be used.
     """
-    files = [Path(path) for path in paths]
+    kept = Kept(KEPT_BYTES)
+    files = [_place(path, kept) for path in paths]
     names = [""] * len(files) if labels is None else [_text(label) for label in labels]
     if len(names) != len(files):
         raise DataError(f"{len(files)} paths but {len(names)} labels; expected one for each")
-    rows = [Entry(file.as_posix(), file, name, "") for file, name in zip(files, names, strict=True)]
+    rows = [Entry(name, file, label, "") for (name, file), label in zip(files, names, strict=True)]
     return _rows(None, rows, "the list of paths")
 
 
-def _rows(root: Path | None, rows: Iterable[Entry], source: str) -> Dataset:
+def _place(path: str | os.PathLike[str], kept: Kept) -> tuple[str, Place]:
+    if not is_url(path):
+        return Path(path).as_posix(), Path(path)
+    tree = Tree(str(path), kept=kept)
+    return str(path), tree.file(tree.path)
+
+
+def _rows(root: Path | str | None, rows: Iterable[Entry], source: str) -> Dataset:
     entries: dict[str, Entry] = {}
     left_out: list[LeftOut] = []
     rows = list(rows)
@@ -162,7 +201,7 @@ def _rows(root: Path | None, rows: Iterable[Entry], source: str) -> Dataset:
                 f"{source} names {printable(row.path)} twice, as {_described(known)} "
                 f"and as {_described(row)}; expected each picture once"
             )
-        reason = "listed before" if known else _why_unusable(row)
+        reason = "listed before" if known else _why_unusable(root, row)
         if reason:
             left_out.append(LeftOut(printable(row.path), reason))
         else:
@@ -172,7 +211,7 @@ def _rows(root: Path | None, rows: Iterable[Entry], source: str) -> Dataset:
 
 
 def _require_files(
-    root: Path | None,
+    root: Path | str | None,
     rows: Sequence[Entry],
     entries: Collection[Entry],
     left_out: Sequence[LeftOut],
@@ -184,10 +223,11 @@ def _require_files(
     listed = {row.label for row in rows} - {""}
     if missing and (not entries or len(classes) < min(2, len(listed))):
         folder = "the current folder" if root is None else "the manifest's folder"
+        root = Path(root or "")
         raise DataError(
             f"{source}: {len(missing)} of the {len(rows)} files listed are missing, the first "
             f"{missing[0]}; paths that are not absolute are relative to {folder}, "
-            f"{(root or Path()).absolute()}"
+            f"{root.absolute()}"
         )
     if not entries:
         first = f"; the first, {left_out[0].path}: {left_out[0].reason}" if left_out else ""
@@ -198,9 +238,12 @@ def _described(entry: Entry) -> str:
     return " ".join(filter(None, (entry.label or "unlabelled", entry.split)))
 
 
-def _why_unusable(row: Entry) -> str:
+def _why_unusable(root: Path | str | None, row: Entry) -> str:
     if not is_unicode(row.path):
         return "name is not valid Unicode"
+    if not isinstance(row.file, Path):  # asking for each would cost a round trip
+        inside = root is None or {"", ".", ".."}.isdisjoint(row.path.split("/"))
+        return "" if inside else "name leads outside the manifest's folder"
     try:
         mode = row.file.stat().st_mode
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the name
@@ -208,3 +251,7 @@ def _why_unusable(row: Entry) -> str:
     except OSError as error:
         return f"cannot be read: {error.strerror}"
     return "" if stat.S_ISREG(mode) else "not a regular file"
+
+
+#: How each kind of manifest is read.
+MANIFESTS = {".csv": _read_csv, ".parquet": _read_parquet}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from headstart.cache import Filling, Rows
 from headstart.errors import InterruptedRunError, StoreError
 from headstart.extract.computation import Computation
+from headstart.extract.places import is_url
 from headstart.extract.plan import Plan, Settings, read_source, remembered
 from headstart.extract.run import Speed, asked_spec, fill_store, require
 
@@ -77,6 +78,11 @@ def _place(filling: Filling, data: str | os.PathLike[str] | None) -> str | os.Pa
     place = data or filling.settings.get("data")
     if not place:
         raise StoreError(f"{filling.folder} does not know where its pictures are; give --data DATA")
+    if data is None and is_url(place):
+        raise StoreError(
+            f"{filling.folder} says that its pictures are at {place}: a URL is followed only "
+            "where you give it, with --data"
+        )
     return str(place)
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from headstart.cache import LeftOut
+    from headstart.extract.places import Place
 
 #: Names of a split, in a folder or a manifest, and the split each means.
 SPLITS = {
@@ -42,7 +43,7 @@ class Picture:
     """
 
     path: str
-    file: Path
+    file: Place
     label: int
     split: str
     columns: tuple[str, ...] = ()
@@ -53,10 +54,11 @@ class Dataset:
     """The pictures found, sorted by path; their classes, sorted by name; and what was not used.
 
     ``other_files`` counts the visible files that are no pictures by their names. ``root`` is None
-    for a list of paths. ``columns`` names the further columns of a manifest.
+    for a list of paths, and text where it is a URL. ``columns`` names the further columns of a
+    manifest.
     """
 
-    root: Path | None
+    root: Path | str | None
     pictures: tuple[Picture, ...]
     classes: tuple[str, ...]
     left_out: tuple[LeftOut, ...]
@@ -69,14 +71,14 @@ class Entry:
     """A picture whose label is still a name ("" where unknown)."""
 
     path: str
-    file: Path
+    file: Place
     label: str
     split: str
     columns: tuple[str, ...] = ()
 
 
 def make_dataset(
-    root: Path | None, entries: Iterable[Entry], left_out: list[LeftOut], other_files: int
+    root: Path | str | None, entries: Iterable[Entry], left_out: list[LeftOut], other_files: int
 ) -> Dataset:
     """Sort pictures by path, and number their classes in the order of the names.
 

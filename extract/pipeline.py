@@ -17,10 +17,10 @@ from headstart.errors import DataError, ImageMemoryError, UnreadableImageError
 from headstart.extract._bases import Bases, Waits
 from headstart.extract.decode import DECODING, decode
 from headstart.extract.hashing import read_file
+from headstart.extract.places import threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from headstart.extract._bases import Picture
     from headstart.extract.augment import Augmentation
     from headstart.extract.base import Base
+    from headstart.extract.places import Place
 
     _Batch = tuple[list[RowId], Mapping[str, NDArray[Any]]]
     _Decoded = tuple[NDArray[np.uint8] | Exception, dict[str, str]]
@@ -47,13 +48,13 @@ class Job:
     """
 
     row: RowId
-    file: Path
+    file: Place
     path: str
-    copies: tuple[tuple[Path, str], ...] = ()
+    copies: tuple[tuple[Place, str], ...] = ()
     views: tuple[int, ...] = (0,)
 
     @property
-    def places(self) -> tuple[tuple[Path, str], ...]:
+    def places(self) -> tuple[tuple[Place, str], ...]:
         """Every file the picture may be read from, with its path."""
         return ((self.file, self.path), *self.copies)
 
@@ -97,7 +98,9 @@ class Decoder:
         self._size, self._max_pixels, self._rule = size, max_pixels, rule
         self._augmentation = augmentation
         self.vanished: dict[str, str] = {}
-        self._pool = concurrent.futures.ThreadPoolExecutor(workers, "decode")
+        self._pool = concurrent.futures.ThreadPoolExecutor(
+            threads([job.file for job in jobs], workers), "decode"
+        )
         self._waiting: collections.deque[tuple[Job, concurrent.futures.Future[_Decoded]]] = (
             collections.deque()
         )
@@ -148,7 +151,7 @@ class Decoder:
         return OSError(vanished[job.path]), vanished
 
 
-def _read(file: Path, row: RowId) -> bytes:
+def _read(file: Place, row: RowId) -> bytes:
     """Return the bytes that were hashed, or raise OSError: they are there no more."""
     try:
         data = read_file(file)

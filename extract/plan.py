@@ -17,12 +17,14 @@ from headstart.extract.decode import DECODER, DECODING, MAX_PIXELS, RESAMPLING, 
 from headstart.extract.hashing import hash_files
 from headstart.extract.identical import Conflicts, conflicts, split_by_content
 from headstart.extract.pipeline import Job
+from headstart.extract.places import is_url
 from headstart.extract.weights import is_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from headstart.cache import Progress, RowId
+    from headstart.extract.places import Place
 
 DEFAULT_WEIGHTS = "imagenet"
 
@@ -214,7 +216,7 @@ def ids(source: Source) -> list[RowId]:
 
 def jobs(source: Source) -> list[Job]:
     """Return a job for each different picture, without views, in the order of the dataset."""
-    places: dict[str, list[tuple[Path, str]]] = {}
+    places: dict[str, list[tuple[Place, str]]] = {}
     for digest, picture in zip(source.sha256, source.dataset.pictures, strict=True):
         places.setdefault(digest, []).append((picture.file, picture.path))
     return [
@@ -309,10 +311,17 @@ def _first(*values: Any) -> Any:
     return next(value for value in values if value is not None)
 
 
+def _found_again(data: object) -> str:
+    """Return where a dataset was, to be found from anywhere; "" for a list of paths."""
+    if is_url(data):
+        return str(data)
+    return str(Path(data).absolute()) if isinstance(data, str | os.PathLike) else ""
+
+
 def remembered(filling: Filling, settings: Settings, data: object) -> dict[str, Any]:
     """Return what a store remembers of a run: where its pictures were, weights and limits."""
     found = {
-        "data": str(Path(data).absolute()) if isinstance(data, str | os.PathLike) else "",
+        "data": _found_again(data),
         "validation": validation(filling, settings),
         "weights": weights_name(filling, settings),
         "weights_sha256": filling.settings.get("weights_sha256", ""),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from headstart.cache import Progress, Store
+    from headstart.extract.places import Place
 
 #: Edge in pixels of pictures beside text, and of those in a crowd of so many.
 LARGE, _SMALL = 128, ((600, 96), (1300, 72), (2000, 56))
@@ -107,7 +108,7 @@ def _words(shown: int, wanted: int, rows: int, place: object) -> str:
     return f"Pictures: {which}{lost}, made small and square as the base sees them."
 
 
-def _files(place: str | os.PathLike[str]) -> dict[str, Path]:
+def _files(place: str | os.PathLike[str]) -> dict[str, Place]:
     from headstart.extract.dataset import list_dataset
 
     return {picture.path: picture.file for picture in list_dataset(Path(place)).pictures}
@@ -116,7 +117,7 @@ def _files(place: str | os.PathLike[str]) -> dict[str, Path]:
 class _Found:
     """Reads the files behind rows."""
 
-    def __init__(self, store: Store, files: dict[str, Path]) -> None:
+    def __init__(self, store: Store, files: dict[str, Place]) -> None:
         limit = int(store.catalog.settings.get("max_pixels", 0) or 0)
         self._limit: dict[str, Any] = {"max_pixels": limit} if limit else {}
         self._paths, self._digests, self._files = store.paths(), store.image_sha256(), files

@@ -1,0 +1,213 @@
+"""Datasets by URL: class folders, manifests and pictures in any file system fsspec knows."""
+
+from __future__ import annotations
+
+import re
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from headstart.cache import LeftOut
+from headstart.errors import DataError, DataNotFoundError, MissingExtraError, UnreadableImageError
+from headstart.extract.picture import is_unicode, printable
+from headstart.extract.places import MAX_AWAY_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: What a URL may begin with. Others reach programs, clusters and other people's machines.
+PROTOCOLS = ("s3", "gs", "gcs", "abfs", "az", "hf", "http", "https", "memory", "zip", "file")
+#: Bytes of a dataset's files kept between hashing and decoding, so that they come once.
+KEPT_BYTES = 256 << 20
+#: A manifest is read as a whole.
+MAX_MANIFEST_BYTES = 1 << 30
+
+
+class Tree:
+    """A file system at a URL: what is in it, and the bytes of its files.
+
+    Parameters
+    ----------
+    url
+        Of a folder or a file; chained as fsspec has it (``zip://::s3://bucket/pets.zip``).
+
+    Raises
+    ------
+    DataError
+        If the URL is none of `PROTOCOLS`, or carries a password.
+    DataNotFoundError
+        If its file system cannot be reached.
+    MissingExtraError
+        If fsspec, or its package for this protocol, is not installed.
+    """
+
+    def __init__(self, url: str, *, kept: Kept | None = None) -> None:
+        _check(url)
+        self.url = url
+        try:
+            from fsspec.core import url_to_fs
+
+            self._fs, path = url_to_fs(url)
+        except ImportError as error:
+            raise MissingExtraError(
+                f"{url} needs a package that is not installed ({error}): "
+                "pip install 'headstart[cloud]'"
+            ) from error
+        except Exception as error:
+            raise DataNotFoundError(f"cannot reach {url}: {_line(error)}") from error
+        self.path = str(path) or str(self._fs.root_marker)
+        self._kept = kept or Kept(KEPT_BYTES)
+
+    def below(self) -> Iterator[tuple[str, str, int | None]]:
+        """Yield each file below: its name relative to the URL, its path, its size if known.
+
+        The listing is asked for anew, never taken from what an earlier one remembered.
+
+        Raises
+        ------
+        DataNotFoundError
+            If it cannot be listed.
+        """
+        try:
+            self._fs.invalidate_cache()
+            found: dict[str, dict[str, Any]] = self._fs.find(self.path, detail=True)
+        except Exception as error:
+            raise DataNotFoundError(
+                f"no dataset at {self.url}: cannot be listed ({_line(error)})"
+            ) from error
+        start = self.path.rstrip("/") + "/" if self.path else ""
+        for path, about in found.items():
+            if path.startswith(start) and not path.endswith("/") and about["type"] == "file":
+                size = about.get("size")
+                yield path[len(start) :], path, None if size is None else int(size)
+
+    def file(self, path: str, size: int | None = None) -> UrlFile:
+        """Return a file by its path in the file system."""
+        return UrlFile(self, path, size)
+
+    def content(self, path: str, most: int) -> bytes:
+        """Return what is in a file, or raise whatever its file system does.
+
+        Raises
+        ------
+        UnreadableImageError
+            If there is more than `most`.
+        """
+        data: bytes = self._fs.cat_file(path, start=0, end=most + 1)
+        if len(data) > most:
+            raise UnreadableImageError(f"over the limit of {most / 1e6:.0f} megabytes")
+        return data
+
+    def fetch(self, path: str, *, again: bool) -> bytes:
+        """Return a picture's bytes, from memory where they were kept for this second time.
+
+        Raises
+        ------
+        UnreadableImageError
+            With the reason: it is gone, forbidden, too large, or the network is.
+        """
+        key = (id(self._fs), path)
+        data = self._kept.take(key)
+        if data is None or again:  # what is to be hashed comes from where it lies
+            try:
+                data = self.content(path, MAX_AWAY_BYTES)
+            except UnreadableImageError:
+                raise
+            except Exception as error:
+                raise UnreadableImageError(f"cannot be read: {_line(error)}") from error
+        if again:
+            self._kept.put(key, data)
+        return data
+
+
+@dataclass(frozen=True, slots=True)
+class UrlFile:
+    """A file of a tree; `size` in bytes is what the listing said, None where there was none."""
+
+    tree: Tree
+    path: str
+    size: int | None = field(default=None, compare=False)
+
+    def fetch(self, *, again: bool) -> bytes:
+        """Return its bytes; see `Away.fetch`."""
+        if self.size == 0:  # a range of nothing is an error to object storage
+            return b""
+        if self.size is not None and self.size > MAX_AWAY_BYTES:
+            raise UnreadableImageError(
+                f"{self.size / 1e6:.0f} megabytes, over the limit of {MAX_AWAY_BYTES / 1e6:.0f} "
+                "for what is not on this machine"
+            )
+        return self.tree.fetch(self.path, again=again)
+
+    def __str__(self) -> str:
+        """Return its path in its file system."""
+        return self.path
+
+
+class UrlWalk:
+    """The files below a URL, as a folder's are listed; keys are never taken for other places."""
+
+    def __init__(self, tree: Tree) -> None:
+        self.tree = tree
+        self.files: list[str] = []
+        self.left_out: list[LeftOut] = []
+        self.other_files = 0
+        self.places: dict[str, UrlFile] = {}
+
+    def run(self) -> None:
+        """List everything."""
+        from headstart.extract.folders import is_litter, is_picture
+
+        for name, path, size in self.tree.below():
+            parts = name.split("/")
+            if not {"", ".", ".."}.isdisjoint(parts):
+                self.left_out.append(LeftOut(printable(name), "name has empty or dotted parts"))
+            elif any(map(is_litter, parts)):
+                continue
+            elif not is_picture(name):
+                self.other_files += 1
+            elif not is_unicode(name):
+                self.left_out.append(LeftOut(printable(name), "name is not valid Unicode"))
+            else:
+                self.files.append(name)
+                self.places[name] = self.tree.file(path, size)
+
+
+class Kept:
+    """Bytes that will be wanted once more, up to a budget; trees may share one."""
+
+    def __init__(self, budget: int) -> None:
+        self._free = budget
+        self._held: dict[tuple[int, str], bytes] = {}
+        self._lock = threading.Lock()
+
+    def take(self, path: tuple[int, str]) -> bytes | None:
+        """Return what is kept, and let go of it."""
+        with self._lock:
+            data = self._held.pop(path, None)
+            self._free += len(data or b"")
+            return data
+
+    def put(self, path: tuple[int, str], data: bytes) -> None:
+        """Keep a file's bytes if there is room."""
+        with self._lock:
+            if path not in self._held and len(data) <= self._free:
+                self._held[path] = data
+                self._free -= len(data)
+
+
+def _check(url: str) -> None:
+    for part in url.split("::"):
+        protocol, found, rest = part.partition("://")
+        known = protocol.lower() if found or re.fullmatch(r"[A-Za-z0-9]+", part) else "file"
+        if known not in PROTOCOLS:
+            raise DataError(f"{url}: expected one of {'://, '.join(PROTOCOLS)}://")
+        if found and "@" in rest.split("/")[0] and known not in {"abfs", "az", "hf"}:
+            raise DataError(
+                "a URL with a password in it would be kept in the store: give it without, and the "
+                "password by the environment or the file system's own configuration"
+            )
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
