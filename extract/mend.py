@@ -78,7 +78,7 @@ def _place(filling: Filling, data: str | os.PathLike[str] | None) -> str | os.Pa
     place = data or filling.settings.get("data")
     if not place:
         raise StoreError(f"{filling.folder} does not know where its pictures are; give --data DATA")
-    if data is None and is_url(place):
+    if not data and is_url(place):
         raise StoreError(
             f"{filling.folder} says that its pictures are at {place}: a URL is followed only "
             "where you give it, with --data"
