@@ -12,6 +12,7 @@ from headstart.extract.folders import list_folder, list_url
 from headstart.extract.manifest import MANIFESTS, list_manifest, list_paths
 from headstart.extract.picture import Dataset, Picture
 from headstart.extract.places import is_url
+from headstart.extract.tar import is_tar, list_tars
 from headstart.extract.url import Tree
 
 if TYPE_CHECKING:
@@ -32,8 +33,9 @@ def list_dataset(
     data
         A folder with one subfolder per class; a folder with ``train``, ``validation`` (or ``val``)
         and ``test``, each with one subfolder per class; a manifest, ``.csv`` or ``.parquet``, with
-        columns ``path``, ``label`` and optionally ``split``; the URL of one of these; or the
-        paths, or URLs, of pictures.
+        columns ``path``, ``label`` and optionally ``split``;
+        WebDataset's tar files (``pets-{00000..00012}.tar``); the URL of one of these; or the paths,
+        or URLs, of pictures.
     labels
         For a list of paths, the class name of each; None or "" where unknown.
 
@@ -55,6 +57,8 @@ def list_dataset(
         return list_paths(data, labels)
     if labels is not None:
         raise DataError("labels go with a list of paths; a folder or manifest brings its own")
+    if is_tar(data):
+        return list_tars(str(data))
     if is_url(data):
         return _by_url(str(data))
     root = Path(data)

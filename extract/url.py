@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import threading
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from headstart.cache import LeftOut
 from headstart.errors import DataError, DataNotFoundError, MissingExtraError, UnreadableImageError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 PROTOCOLS = ("s3", "gs", "gcs", "abfs", "az", "hf", "http", "https", "memory", "zip", "file")
 #: Bytes of a dataset's files kept between hashing and decoding, so that they come once.
 KEPT_BYTES = 256 << 20
+_BLOCK = 4 << 20
 #: A manifest is read as a whole.
 MAX_MANIFEST_BYTES = 1 << 30
 
@@ -98,25 +100,46 @@ class Tree:
             raise UnreadableImageError(f"over the limit of {most / 1e6:.0f} megabytes")
         return data
 
-    def fetch(self, path: str, *, again: bool) -> bytes:
+    @contextmanager
+    def opened(self, path: str) -> Iterator[IO[bytes]]:
+        """Open a file to be read from its beginning, mostly in order."""
+        with self._fs.open(path, "rb", block_size=_BLOCK, cache_type="readahead") as file:
+            yield file
+
+    def fetch(self, path: str, *, again: bool, part: tuple[int, int] | None = None) -> bytes:
         """Return a picture's bytes, from memory where they were kept for this second time.
+
+        Parameters
+        ----------
+        path
+            Of the file in the file system.
+        again
+            Whether they will be wanted once more.
+        part
+            First byte, and the one after the last; the whole file by default.
 
         Raises
         ------
         UnreadableImageError
             With the reason: it is gone, forbidden, too large, or the network is.
         """
-        key = (id(self._fs), path)
+        key = (id(self._fs), path, part)
         data = self._kept.take(key)
         if data is None or again:  # what is to be hashed comes from where it lies
             try:
-                data = self.content(path, MAX_AWAY_BYTES)
+                data = self._read(path, part)
             except UnreadableImageError:
                 raise
             except Exception as error:
                 raise UnreadableImageError(f"cannot be read: {_line(error)}") from error
         if again:
             self._kept.put(key, data)
+        return data
+
+    def _read(self, path: str, part: tuple[int, int] | None) -> bytes:
+        if part is None:
+            return self.content(path, MAX_AWAY_BYTES)
+        data: bytes = self._fs.cat_file(path, start=part[0], end=part[1])
         return data
 
 
@@ -173,22 +196,26 @@ class UrlWalk:
                 self.places[name] = self.tree.file(path, size)
 
 
+#: A file system, a path in it, and which part of the file.
+_Key = tuple[int, str, tuple[int, int] | None]
+
+
 class Kept:
     """Bytes that will be wanted once more, up to a budget; trees may share one."""
 
     def __init__(self, budget: int) -> None:
         self._free = budget
-        self._held: dict[tuple[int, str], bytes] = {}
+        self._held: dict[_Key, bytes] = {}
         self._lock = threading.Lock()
 
-    def take(self, path: tuple[int, str]) -> bytes | None:
+    def take(self, path: _Key) -> bytes | None:
         """Return what is kept, and let go of it."""
         with self._lock:
             data = self._held.pop(path, None)
             self._free += len(data or b"")
             return data
 
-    def put(self, path: tuple[int, str], data: bytes) -> None:
+    def put(self, path: _Key, data: bytes) -> None:
         """Keep a file's bytes if there is room."""
         with self._lock:
             if path not in self._held and len(data) <= self._free:

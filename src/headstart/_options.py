@@ -23,6 +23,7 @@ _MAX_PIXELS = "leave out pictures with more pixels (default: 64000000)"
 _DATA = """\
 a folder with a folder for each class; the same inside train/, validation/ (or val/), test/;
 or a .csv or .parquet manifest with the columns path,label[,split] and any others;
+WebDataset's tar files, 'NAME-{00000..00012}.tar';
 or the URL of one of these (s3://, gs://, hf://, memory://, zip://)"""
 
 

@@ -187,12 +187,12 @@ def test_a_file_comes_once(memory: Any) -> None:
 
 def test_what_is_kept_is_bounded() -> None:
     kept = Kept(10)
-    kept.put((0, "a"), b"12345678")
-    kept.put((0, "b"), b"123")
-    assert kept.take((0, "b")) is None
-    assert kept.take((0, "a")) == b"12345678"
-    kept.put((0, "b"), b"1234567890")
-    assert kept.take((0, "b")) == b"1234567890"
+    kept.put((0, "a", None), b"12345678")
+    kept.put((0, "b", None), b"123")
+    assert kept.take((0, "b", None)) is None
+    assert kept.take((0, "a", None)) == b"12345678"
+    kept.put((0, "b", None), b"1234567890")
+    assert kept.take((0, "b", None)) == b"1234567890"
 
 
 def test_a_file_over_the_limit(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
