@@ -22,9 +22,8 @@ _SIZE = "input height and width in pixels, 75 or more (default: 150)"
 _MAX_PIXELS = "leave out pictures with more pixels (default: 64000000)"
 _DATA = """\
 a folder with a folder for each class; the same inside train/, validation/ (or val/), test/;
-or a .csv or .parquet manifest with the columns path,label[,split] and any others;
-WebDataset's tar files, 'NAME-{00000..00012}.tar';
-or the URL of one of these (s3://, gs://, hf://, memory://, zip://)"""
+a .csv or .parquet manifest with the columns path,label[,split] and any others; WebDataset's
+tar files, 'NAME-{00000..00012}.tar'; or the URL of one of these (s3://, gs://, hf://, memory://, zip://)"""
 
 
 def parser(run: Mapping[str, Callable[..., int]]) -> argparse.ArgumentParser:
