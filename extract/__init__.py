@@ -8,8 +8,9 @@ import types
 from typing import TYPE_CHECKING, Any
 
 from headstart.extract.mend import mend_store
+from headstart.extract.parts import Part, PartSummary
 from headstart.extract.plan import Settings
-from headstart.extract.run import Speed, Summary, fill_store
+from headstart.extract.run import Speed, Summary, fill_part, fill_store
 
 if TYPE_CHECKING:
     import os
@@ -17,7 +18,17 @@ if TYPE_CHECKING:
 
     from headstart.cache import Progress, Store
 
-__all__ = ["Settings", "Speed", "Summary", "extract", "fill_store", "mend_store"]
+__all__ = [
+    "Part",
+    "PartSummary",
+    "Settings",
+    "Speed",
+    "Summary",
+    "extract",
+    "fill_part",
+    "fill_store",
+    "mend_store",
+]
 
 
 def extract(

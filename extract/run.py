@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import time
@@ -19,11 +20,13 @@ from headstart.extract.changes import Changes, changes
 from headstart.extract.computation import Computation, same_weights
 from headstart.extract.decode import DECODING, RESAMPLING, RULES
 from headstart.extract.layers import check_layers, check_size
+from headstart.extract.parts import PartSummary
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from headstart.cache import Progress, Spec
+    from headstart.extract.parts import Part
     from headstart.extract.plan import Plan, Settings, Source
 
 DTYPES = ("float16", "float32")
@@ -151,40 +154,140 @@ def fill_store(
         If the user stopped the run; the rows computed so far are kept.
     """
     started = time.perf_counter()
-    speed = speed or Speed()
-    work: Computation | None = None
-    try:
-        filling = Filling(Path(path), repair=repair)
+    with _keeping(path) as run:
+        run.prepare(
+            data,
+            path,
+            settings,
+            labels=labels,
+            on_error=on_error,
+            speed=speed or Speed(),
+            progress=progress,
+            repair=repair,
+        )
+        run.compute(settings)
+        summary = _publish(run.filling, run.plan, run.work, started)
+        if repair:
+            run.filling.remove_damaged()
+        return Store.open(path), summary
+
+
+def fill_part(
+    data: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    path: str | os.PathLike[str],
+    settings: Settings,
+    part: Part,
+    *,
+    labels: Sequence[str] | None = None,
+    on_error: str = "ledger",
+    speed: Speed | None = None,
+    progress: Progress | None = None,
+) -> PartSummary:
+    """Compute one part of what a store lacks, and publish nothing.
+
+    Several parts may be computed at once, by processes and machines that share the store's
+    folder. `fill_store` finds their shards, computes what is still missing and publishes.
+
+    Parameters
+    ----------
+    data, path, settings, labels, on_error, speed, progress
+        As for `fill_store`, whose errors are raised here too. What is None in `settings` is
+        taken from the store, also from parts that are not published yet.
+    part
+        Which one.
+    """
+    started = time.perf_counter()
+    with _keeping(path) as run:
+        run.prepare(
+            data,
+            path,
+            settings,
+            labels=labels,
+            on_error=on_error,
+            speed=speed or Speed(),
+            progress=progress,
+        )
+        rows = {row for row in planning.ids(run.plan.source) if part.has(row[0])}
+        run.take(part)
+        run.compute(settings)
+        outcome = run.work.outcome
+        unreadable = run.plan.unreadable | outcome.unreadable
+        bad = {row for row in rows if row[0].decode() in unreadable}
+        left_out = run.plan.source.usable(outcome.unreadable, outcome.vanished).left_out
+        return PartSummary(
+            part=part,
+            rows=len(rows - bad),
+            computed=len(outcome.computed),
+            left_out=tuple(one for one in left_out if one not in run.plan.source.left_out),
+            seconds=time.perf_counter() - started,
+        )
+
+
+class _Run:
+    """What a run has of its store and its work, as far as it has come."""
+
+    filling: Filling
+    plan: Plan
+    work: Computation
+
+    def prepare(
+        self,
+        data: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        path: str | os.PathLike[str],
+        settings: Settings,
+        *,
+        labels: Sequence[str] | None,
+        on_error: str,
+        speed: Speed,
+        progress: Progress | None,
+        repair: bool = False,
+    ) -> None:
+        """Read the store and the dataset, and plan what to compute."""
+        self.filling = filling = Filling(Path(path), repair=repair)
         require(filling, settings)
         _require_place(Path(path))
-        share = planning.validation(filling, settings)
         source = planning.read_source(
             data,
             labels=labels,
-            validation=share,
+            validation=planning.validation(filling, settings),
             views=planning.views(filling, settings),
             workers=speed.threads,
             progress=progress,
         )
-        plan = planning.make_plan(source, filling, settings)
+        self.plan = planning.make_plan(source, filling, settings)
         if on_error == "fail":
-            _require_all(plan)
-        work = Computation(
-            filling,
-            plan,
-            asked_spec(filling, settings),
-            planning.remembered(filling, settings, data),
-            speed=speed,
-            on_error=on_error,
-            progress=progress,
-        )
-        if work.total or not same_weights(filling, settings):
-            work.compute()
-        summary = _publish(filling, plan, work, started)
-        if repair:
-            filling.remove_damaged()
-        return Store.open(path), summary
+            _require_all(self.plan)
+        self._options: dict[str, Any] = {
+            "spec": asked_spec(filling, settings),
+            "remembered": planning.remembered(filling, settings, data),
+            "speed": speed,
+            "on_error": on_error,
+            "progress": progress,
+        }
+        self._make_work()
+
+    def take(self, part: Part) -> None:
+        """Leave all but a part of the work to others."""
+        self.plan = part.of_plan(self.plan)
+        self._make_work()
+
+    def _make_work(self) -> None:
+        self.work = Computation(self.filling, self.plan, **self._options)
+
+    def compute(self, settings: Settings) -> None:
+        """Compute what is missing, if anything is, or if only the base can tell."""
+        if self.work.total or not same_weights(self.filling, settings):
+            self.work.compute()
+
+
+@contextlib.contextmanager
+def _keeping(path: str | os.PathLike[str]) -> Iterator[_Run]:
+    """Give a run; should the user stop it, say what is kept of its work."""
+    run = _Run()
+    try:
+        yield run
     except KeyboardInterrupt as error:
+        work = getattr(run, "work", None)
         kept = work.kept() if work is not None else "all that was computed before is kept"
         raise InterruptedRunError(
             f"stopped: {kept} in {path}; run the same command again to go on"

@@ -195,6 +195,12 @@ def _add_extract(verb: argparse.ArgumentParser) -> None:
         type=_count,
         help="decoding threads; speed only (default: as many as processor cores, 2 at least)",
     )
+    verb.add_argument(
+        "--part",
+        metavar="NUMBER/PARTS",
+        help="compute one part of the pictures, such as 3/16, and publish nothing: for arrays of "
+        "jobs on one store folder; extract without it then computes what is missing and publishes",
+    )
 
 
 def _add_status(verb: argparse.ArgumentParser) -> None:

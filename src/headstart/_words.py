@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from headstart.cache import LeftOut, Store, Verification
-    from headstart.extract import Summary
+    from headstart.extract import PartSummary, Summary
     from headstart.extract.changes import Changes
     from headstart.heads.card import Card
     from headstart.heads.export import Exported
@@ -77,6 +77,16 @@ def extracted(store: Store, summary: Summary) -> Iterator[str]:
     conflicts = summary.source.conflicts
     yield from _groups("identical pictures on both sides of a split", conflicts.across_splits)
     yield from _groups("identical pictures under two labels", conflicts.across_labels)
+
+
+def part(summary: PartSummary, store: str) -> Iterator[str]:
+    """Say what a job did that computed one part."""
+    yield (
+        f"part {summary.part} of {store}: {plural(summary.rows, 'row')}, computed "
+        f"{summary.computed:,}, reused {summary.rows - summary.computed:,}, "
+        f"left out {len(summary.left_out):,} ({seconds(summary.seconds)})"
+    )
+    yield "  not published: when all parts are done, run extract without --part"
 
 
 def _changed(changes: Changes) -> Iterator[str]:

@@ -126,13 +126,30 @@ def _inspect(*, quiet: bool, json: str | None, strict: bool = False, **options: 
     return 1 if strict and found.left_out else 0
 
 
-def _extract(*, data: str, store: str, quiet: bool, json: str | None, **options: Any) -> int:
+def _extract(
+    *,
+    data: str,
+    store: str,
+    quiet: bool,
+    json: str | None,
+    part: str | None = None,
+    **options: Any,
+) -> int:
     from headstart import _words
-    from headstart.extract import Settings, Speed, fill_store
+    from headstart.extract import Part, Settings, Speed, fill_part, fill_store
 
     speed = {name: options.pop(name) for name in ("batch_size", "workers") if name in options}
     rest = {name: options.pop(name) for name in ("on_error",) if name in options}
     settings = Settings(**options)
+    if part is not None:
+        which = Part.parse(part)
+        with Bars(quiet=quiet) as bars:
+            done = fill_part(
+                data, store, settings, which, speed=Speed(**speed), progress=bars, **rest
+            )
+        _say(_words.part(done, store), quiet=quiet)
+        _write_json(json, done.to_dict())
+        return 0
     with Bars(quiet=quiet) as bars:
         filled, summary = fill_store(
             data, store, settings, speed=Speed(**speed), progress=bars, **rest
