@@ -18,11 +18,14 @@ from headstart.extract import base as base_module
 from headstart.extract import layers as layers_module
 from headstart.extract import weights as weights_module
 from headstart.extract.decode import decode
+from headstart.extract.hashing import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from headstart.extract.places import Place
 
 SHAPES = {"mixed7": (3, 3, 4), "mixed5": (2, 2, 3), "mixed0": (5,)}
 
@@ -99,9 +102,9 @@ def draw_classes(root: Path, classes: Sequence[str] = ("cat", "dog"), per_class:
 
 
 def features_of(
-    path: Path, name: str = "mixed7", weights: str = "imagenet", size: int = 150
+    path: Place, name: str = "mixed7", weights: str = "imagenet", size: int = 150
 ) -> Any:
     """Return the features the fake base gives for one file, as stored (float16)."""
     base = FakeBase(fake_find_weights(weights), size=size, layers=(name,))
-    pixels = decode(path.read_bytes(), size)
+    pixels = decode(read_file(path), size)
     return base.expected(name, pixels[None])[0].astype(np.float16)

@@ -43,7 +43,8 @@ def test_arrays_are_the_labelled_rows(store: Store, split: str | None) -> None:
     np.testing.assert_array_equal(X, store.features(rows=np.array(rows)))
     np.testing.assert_array_equal(y, store.labels()[rows])
     pooled, _ = store.to_numpy(split=split, pool="avg", dtype="float16")
-    assert (pooled.shape, pooled.dtype) == ((len(rows), 4), np.float16)
+    assert pooled.shape == (len(rows), 4)
+    assert pooled.dtype == np.float16
     with pytest.raises(LayerError, match="mixed3"):
         store.to_numpy("mixed3")
 

@@ -60,7 +60,7 @@ def chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
-def reason(data: bytes, **options: int) -> str:
+def reason(data: bytes, **options: Any) -> str:
     with pytest.raises(UnreadableImageError) as caught:
         decode(data, SIZE, **options)
     return str(caught.value)

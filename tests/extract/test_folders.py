@@ -14,6 +14,7 @@ from listings import fill, named, paths, reasons
 from headstart.errors import DataError, DataNotFoundError
 from headstart.extract import folders as module
 from headstart.extract.dataset import list_dataset
+from headstart.extract.hashing import read_file
 
 
 def test_a_class_folder(tmp_path: Path) -> None:
@@ -88,7 +89,7 @@ def test_any_unicode_name(tmp_path: Path) -> None:
     found = list_dataset(tmp_path)
     assert set(found.classes) == {f"c {name}" for name in NAMES}
     for picture in found.pictures:
-        assert picture.file.read_bytes().decode() == picture.path
+        assert read_file(picture.file).decode() == picture.path
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")

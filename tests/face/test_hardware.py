@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,7 +26,7 @@ def test_cores_processor_and_gpu_are_named(tmp_path: Path, monkeypatch: pytest.M
     flags = tmp_path / "cpuinfo"
     flags.write_text("processor\t: 0\nmodel name\t: Example 9 CPU\nflags\t\t: fpu\n" * 2)
     monkeypatch.setattr(_hardware, "_FLAGS", flags)
-    monkeypatch.setattr(_hardware.os, "sched_getaffinity", lambda _: {0, 3}, raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3}, raising=False)
     monkeypatch.setattr(_hardware, "_first_gpu", {"name": "Example A1"}.__getitem__)
     assert _hardware.machine() == "2 cores of Example 9 CPU, Example A1"
 
@@ -34,7 +36,7 @@ def test_elsewhere_the_kind_of_processor_has_to_do(
 ) -> None:
     """Where nothing tells its name, and there is no driver."""
     monkeypatch.setattr(_hardware, "_FLAGS", tmp_path / "nowhere")
-    monkeypatch.delattr(_hardware.os, "sched_getaffinity", raising=False)
-    monkeypatch.setattr(_hardware.os, "cpu_count", lambda: 1)
-    monkeypatch.setattr(_hardware.shutil, "which", lambda _: None)
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(shutil, "which", lambda _: None)
     assert _hardware.machine() == f"1 core of {platform.machine()}, no GPU"

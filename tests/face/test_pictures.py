@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +13,7 @@ from sklearn.model_selection import cross_val_score
 
 from headstart._pictures import CREATURES, draw_dataset, draw_picture
 from headstart.extract.dataset import list_dataset
+from headstart.extract.hashing import read_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,7 +43,7 @@ def test_it_is_a_dataset_of_jpeg_pictures(tmp_path: Path) -> None:
     assert len(found.classes) >= 3
     assert len(found.pictures) == 3 * len(found.classes)
     for picture in found.pictures:
-        with Image.open(picture.file) as image:
+        with Image.open(io.BytesIO(read_file(picture.file))) as image:
             assert image.format == "JPEG"
             assert all(160 <= side <= 200 for side in image.size)
 

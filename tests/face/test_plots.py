@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -92,7 +94,7 @@ def test_every_head_has_a_line_through_its_points() -> None:
 
 def test_the_same_figure_has_the_same_bytes() -> None:
     """Of SVG without a date; a second figure of the same numbers too."""
-    makers = (
+    makers: tuple[Callable[[], Any], ...] = (
         lambda: plots.accuracies(TABLE),
         lambda: plots.trade_off(TABLE),
         lambda: plots.learning_curves(CURVE),

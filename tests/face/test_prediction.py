@@ -86,8 +86,8 @@ def test_commands(pets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     capsys.readouterr()
     answer = tmp_path / "answer.json"
     assert cli.main(["status", str(model), "--json", str(answer)]) == 0
-    assert "ridge" in (said := capsys.readouterr().out)
-    assert "cat 10, dog 10" in said
+    assert "ridge" in (card := capsys.readouterr().out)
+    assert "cat 10, dog 10" in card
     assert json.loads(answer.read_text())["format"] == "headstart-model"
     (pets / "cat" / "bad.png").write_bytes(b"")
     predict = ["predict", str(model), str(pets), "--json", str(answer)]

@@ -65,7 +65,8 @@ def test_every_file_says_what_the_model_says(
     model = Model.load(place / "pictures.model")
     expected = model.predict(sorted((place / "pictures").rglob("*.jpg")))
     found = formats.format_of(target).run(target)(pixels_of(place))
-    assert (found.shape, found.dtype) == ((32, 4), np.float32)
+    assert found.shape == (32, 4)
+    assert found.dtype == np.float32
     labels = [model.card.classes[i] for i in found.argmax(1)]
     assert labels == [prediction.label for prediction in expected]
     assert len(set(labels)) == 4
@@ -290,7 +291,7 @@ def test_what_is_not_installed_is_named(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before anything is computed: the extra to install, or the backend to take."""
-    monkeypatch.setattr(export_module.parity, "store_for", lambda *_: pytest.fail("went on"))
+    monkeypatch.setattr(parity, "store_for", lambda *_: pytest.fail("went on"))
     with monkeypatch.context() as patch:
         patch.setattr(importlib.util, "find_spec", lambda name: None)
         with pytest.raises(MissingExtraError, match=r"headstart\[onnx\]"):

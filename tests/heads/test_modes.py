@@ -17,7 +17,7 @@ from headstart.cache import Store
 from headstart.errors import HeadError, WeightsError
 from headstart.extract import Settings, fill_store
 from headstart.extract.pixels import decode_rows
-from headstart.heads import curve, forms, modes
+from headstart.heads import curve, evaluation, forms, modes
 from headstart.heads.dense import DenseHead
 from headstart.heads.logreg import LogisticHead
 from headstart.heads.modes import (
@@ -196,7 +196,7 @@ def test_parts_are_those_of_a_learning_curve(
 ) -> None:
     """`compare --curve` trains on the very same rows, fold by fold."""
     trained: list[set[int]] = []
-    evaluate = curve.evaluate
+    evaluate = evaluation.evaluate
 
     def noted(*given: Any, splits: Any, **options: Any) -> Any:
         trained.extend(set(train) for train, _ in splits)

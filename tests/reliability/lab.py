@@ -26,6 +26,7 @@ from headstart.cache.shard import read_head
 from headstart.errors import CorruptStoreError
 from headstart.extract.dataset import Picture, list_dataset
 from headstart.extract.decode import decode
+from headstart.extract.hashing import read_file
 
 TESTS = Path(__file__).parents[1]
 SIZE = 24
@@ -168,13 +169,13 @@ def _expected(content: bytes, layer: str, weights: str) -> Any:
 def usable(data: Path) -> list[Picture]:
     """Return the pictures of a dataset, in order, but for those that are text."""
     pictures = list_dataset(data).pictures
-    return [one for one in pictures if one.file.read_bytes()[:4] == b"\x89PNG"]
+    return [one for one in pictures if read_file(one.file)[:4] == b"\x89PNG"]
 
 
 def expected(data: Path, layer: str = "mixed7", weights: str = "imagenet") -> tuple[list[str], Any]:
     """Return the paths of a dataset, in order, and the features each must have."""
     pictures = usable(data)
-    rows = [_expected(picture.file.read_bytes(), layer, weights) for picture in pictures]
+    rows = [_expected(read_file(picture.file), layer, weights) for picture in pictures]
     return [picture.path for picture in pictures], np.stack(rows)
 
 
@@ -188,7 +189,7 @@ def check(store: Path, data: Path, *layers: str) -> Store:
         assert opened.features(layer, dtype="float16").tobytes() == features.tobytes()
     pictures = usable(data)
     assert opened.labels().tolist() == [picture.label for picture in pictures]
-    digests = [hashlib.sha256(p.file.read_bytes()).hexdigest().encode() for p in pictures]
+    digests = [hashlib.sha256(read_file(p.file)).hexdigest().encode() for p in pictures]
     assert opened.image_sha256().tolist() == digests
     return opened
 
@@ -241,7 +242,7 @@ class Log:
         known = {}
         for folder in data:
             for picture in usable(folder):
-                content = picture.file.read_bytes()
+                content = read_file(picture.file)
                 pixels = hashlib.sha256(decode(content, SIZE).tobytes()).hexdigest()
                 known[pixels] = hashlib.sha256(content).hexdigest()
         lines = self.path.read_text().split() if self.path.exists() else []

@@ -58,6 +58,9 @@ def test_another_spec_is_refused_by_name(
     for rule in {"decoding", "resampling"} & set(changed):
         for module in ("run", "plan"):
             monkeypatch.setattr(f"headstart.extract.{module}.{rule.upper()}", "newer-2")
+            if rule == "decoding":
+                newer = {"full": "newer-2", "scaled": "newer-2-scaled"}
+                monkeypatch.setattr(f"headstart.extract.{module}.RULES", newer)
     asked: dict[str, Any] = {}
     for name in changed:
         asked |= FACTORS[name]
@@ -75,11 +78,13 @@ LATER: dict[str, Any] = {"architecture": "Xception", "augmentation": "flip-1"}
 
 
 @pytest.mark.parametrize("changed", [("architecture",), ("augmentation",), tuple(LATER)])
-def test_fields_that_nobody_can_ask_for_yet_are_compared(
-    changed: tuple[str, ...], made: tuple[Path, Path]
+def test_fields_of_later_versions_are_compared(
+    changed: tuple[str, ...], made: tuple[Path, Path], fake_base: None, tmp_path: Path
 ) -> None:
-    """A store of a later version that has another value there is refused by name, too."""
-    filling = Filling(made[1])
+    """A store with views that has another value there is refused by name, too."""
+    data, _ = made
+    fill_store(data, tmp_path / "views", Settings(size=lab.SIZE, views=1))
+    filling = Filling(tmp_path / "views")
     assert filling.spec is not None
     filling.require(filling.spec)
     other = dataclasses.replace(filling.spec, **{name: LATER[name] for name in changed})
