@@ -10,6 +10,7 @@ from headstart.cache._files import (
 )
 from headstart.cache.catalog import LeftOut
 from headstart.cache.fill import Filling, RowId, Rows, tidy
+from headstart.cache.mirror import Mirror, local_store
 from headstart.cache.pack import pack
 from headstart.cache.progress import Progress
 from headstart.cache.spec import Spec
@@ -20,6 +21,7 @@ __all__ = [
     "SEAL_BYTES",
     "Filling",
     "LeftOut",
+    "Mirror",
     "Progress",
     "RowId",
     "Rows",
@@ -27,6 +29,7 @@ __all__ = [
     "Store",
     "Verification",
     "check_seal",
+    "local_store",
     "pack",
     "publish_bytes",
     "publishing",

@@ -12,6 +12,7 @@ import numpy as np
 
 from headstart.cache import _files, catalog
 from headstart.cache.catalog import Catalog, LayerIndex, LeftOut
+from headstart.cache.mirror import require_folder
 from headstart.cache.shard import NAME, ShardHead, ShardInfo, read_head, write_shard
 from headstart.cache.spec import PER_LAYER
 from headstart.errors import (
@@ -93,6 +94,7 @@ class Filling:
     """
 
     def __init__(self, folder: Path, *, repair: bool = False) -> None:
+        require_folder(folder)
         self.folder = folder
         self.shards = folder / catalog.SHARDS
         self.damaged: list[Path] = []

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
 from headstart.cache import _files, _hdf5, catalog, handover, markup
+from headstart.cache.mirror import Mirror, local_store
 from headstart.cache.shard import DATASET, ShardInfo
 from headstart.errors import (
     CorruptStoreError,
@@ -20,6 +20,7 @@ from headstart.errors import (
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterator
+    from pathlib import Path
 
     import h5py
     from numpy.typing import DTypeLike, NDArray
@@ -52,10 +53,14 @@ class Store:
     def __init__(self, path: Path, content: catalog.Catalog) -> None:
         self.path = path
         self._catalog = content
+        self._mirror = Mirror.of(path)
 
     @classmethod
     def open(cls, path: Store | str | os.PathLike[str]) -> Store:
         """Open a store directory, or a single file made by ``headstart pack``.
+
+        Of a store at a URL (``s3://bucket/pets.features``) the catalog is fetched, if it has
+        changed, and each shard when a row of it is first read; `path` is where they go.
 
         A store that is open already is returned as it is.
 
@@ -70,7 +75,7 @@ class Store:
         """
         if isinstance(path, Store):
             return path
-        folder = Path(path)
+        folder = local_store(path)
         try:
             file = catalog.file_of(folder)
             content = catalog.read(file)
@@ -78,8 +83,10 @@ class Store:
             raise CorruptStoreError(f"{error}; {catalog.remedy(folder)}") from error
         except PermissionError as error:
             raise StoreError(f"{folder} cannot be read: permission denied") from error
-        catalog.check_shards_present(folder, content)
-        return cls(folder, content)
+        store = cls(folder, content)
+        if store._mirror is None:
+            catalog.check_shards_present(folder, content)
+        return store
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -427,6 +434,8 @@ class Store:
             If it is missing, damaged, or another shard.
         """
         path = self.source(info)
+        if self._mirror is not None:
+            self._mirror.fetch(info, again=again)
         try:
             status = path.stat()
             key = (str(path.absolute()), status.st_size, status.st_mtime_ns, status.st_ino)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from headstart.cache import _files, catalog
+from headstart.cache.mirror import local_store
 from headstart.cache.shard import NAME, read_head, rows_sha256
 from headstart.cache.store import Store
 from headstart.errors import CorruptStoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from headstart.cache.catalog import LayerIndex
     from headstart.cache.progress import Progress
@@ -70,7 +71,7 @@ def verify(path: str | os.PathLike[str], progress: Progress | None = None) -> Ve
         If there is no store, a newer one, or a file of another kind. Damage is reported, not
         raised.
     """
-    folder = Path(path)
+    folder = local_store(path)
     try:
         inside = folder / catalog.FILE  # whatever it is
         content = catalog.read(inside if os.path.lexists(inside) else catalog.file_of(folder))

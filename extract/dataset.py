@@ -7,11 +7,11 @@ import stat
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from headstart.cache.urls import is_url
 from headstart.errors import DataError, DataNotFoundError
 from headstart.extract.folders import list_folder, list_url
 from headstart.extract.manifest import MANIFESTS, list_manifest, list_paths
 from headstart.extract.picture import Dataset, Picture
-from headstart.extract.places import is_url
 from headstart.extract.tar import is_tar, list_tars
 from headstart.extract.url import Tree
 

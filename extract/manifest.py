@@ -10,15 +10,17 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from headstart.cache import LeftOut
+from headstart.cache.urls import is_url
 from headstart.errors import DataError, DataNotFoundError, MissingExtraError
 from headstart.extract.picture import SPLITS, Dataset, Entry, is_unicode, make_dataset, printable
-from headstart.extract.places import Place, is_url
 from headstart.extract.url import KEPT_BYTES, MAX_MANIFEST_BYTES, Kept, Tree, UrlFile
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Collection, Iterable, Sequence
     from typing import BinaryIO
+
+    from headstart.extract.places import Place
 
 _MISSING = ("no such file", "broken link")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headstart.cache import Filling, Rows
+from headstart.cache.urls import is_url
 from headstart.errors import InterruptedRunError, StoreError
 from headstart.extract.computation import Computation
-from headstart.extract.places import is_url
 from headstart.extract.plan import Plan, Settings, read_source, remembered
 from headstart.extract.run import Speed, asked_spec, fill_store, require
 

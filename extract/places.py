@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -13,7 +12,6 @@ if TYPE_CHECKING:
 AWAY_THREADS = 16
 #: Such a file is held in memory as a whole by each of these threads.
 MAX_AWAY_BYTES = 128 << 20
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+(://|::)")
 
 
 @runtime_checkable
@@ -37,11 +35,6 @@ class Away(Protocol):
 
 
 Place = Path | Away
-
-
-def is_url(data: object) -> bool:
-    """Tell whether a dataset, or a picture, is named by its URL."""
-    return isinstance(data, str) and _URL.match(data) is not None
 
 
 def threads(places: Sequence[Place], workers: int) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headstart.cache import Filling, LeftOut, Rows, Spec
+from headstart.cache.urls import is_url
 from headstart.errors import DataError
 from headstart.extract.augment import MOST_VIEWS, Augmentation
 from headstart.extract.dataset import Dataset, Picture, list_dataset
@@ -17,7 +18,6 @@ from headstart.extract.decode import DECODER, DECODING, MAX_PIXELS, RESAMPLING, 
 from headstart.extract.hashing import hash_files
 from headstart.extract.identical import Conflicts, conflicts, split_by_content
 from headstart.extract.pipeline import Job
-from headstart.extract.places import is_url
 from headstart.extract.weights import is_name
 
 if TYPE_CHECKING:

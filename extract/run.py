@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headstart.cache import Filling, LeftOut, Store
+from headstart.cache import Filling, LeftOut, Mirror, Store
 from headstart.cache.spec import PER_LAYER
 from headstart.cache.store import POOLS
+from headstart.cache.urls import is_url
 from headstart.errors import DataError, InterruptedRunError, StoreError
 from headstart.extract import plan as planning
 from headstart.extract.base import BATCH_SIZE
@@ -120,7 +121,8 @@ def fill_store(
     data
         A class folder, a manifest or a list of paths; see `list_dataset`.
     path
-        The store's folder, made if need be.
+        The store's folder, made if need be; or its URL: it is filled on this machine, then sent,
+        ``features.h5`` last.
     settings
         What decides values and rows; what is None there is taken from the store.
     labels
@@ -153,6 +155,17 @@ def fill_store(
     InterruptedRunError
         If the user stopped the run; the rows computed so far are kept.
     """
+    if is_url(path):
+        return _fill_away(
+            data,
+            str(path),
+            settings,
+            labels=labels,
+            on_error=on_error,
+            repair=repair,
+            speed=speed,
+            progress=progress,
+        )
     started = time.perf_counter()
     with _keeping(path) as run:
         run.prepare(
@@ -291,6 +304,29 @@ def _keeping(path: str | os.PathLike[str]) -> Iterator[_Run]:
         kept = work.kept() if work is not None else "all that was computed before is kept"
         raise InterruptedRunError(
             f"stopped: {kept} in {path}; run the same command again to go on"
+        ) from error
+
+
+def _fill_away(
+    data: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    url: str,
+    settings: Settings,
+    *,
+    progress: Progress | None,
+    **options: Any,
+) -> tuple[Store, Summary]:
+    """Fill the mirror of a store at a URL, and send what is new."""
+    try:
+        mirror = Mirror(url)
+        folder = mirror.pull(progress)
+        options["repair"] = options["repair"] or bool(mirror.damaged)
+        _, summary = fill_store(data, folder, settings, progress=progress, **options)
+        mirror.push(progress)
+        return Store.open(url), summary
+    except KeyboardInterrupt as error:
+        raise InterruptedRunError(
+            f"stopped: {url} is as it was, and what was fetched, computed and sent is kept; run "
+            "the same command again to go on"
         ) from error
 
 

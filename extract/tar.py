@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from headstart.cache import LeftOut
+from headstart.cache.urls import is_url
 from headstart.errors import DataError, DataNotFoundError, UnreadableImageError
 from headstart.extract.folders import is_litter, is_picture
 from headstart.extract.picture import SPLITS, Dataset, Entry, is_unicode, make_dataset, printable
-from headstart.extract.places import MAX_AWAY_BYTES, is_url
+from headstart.extract.places import MAX_AWAY_BYTES
 from headstart.extract.url import KEPT_BYTES, Kept, Tree, UrlFile
 
 if TYPE_CHECKING:

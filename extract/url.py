@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any
 
 from headstart.cache import LeftOut
-from headstart.errors import DataError, DataNotFoundError, MissingExtraError, UnreadableImageError
+from headstart.cache.urls import file_system, one_line
+from headstart.errors import DataNotFoundError, UnreadableImageError
 from headstart.extract.picture import is_unicode, printable
 from headstart.extract.places import MAX_AWAY_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: What a URL may begin with. Others reach programs, clusters and other people's machines.
-PROTOCOLS = ("s3", "gs", "gcs", "abfs", "az", "hf", "http", "https", "memory", "zip", "file")
 #: Bytes of a dataset's files kept between hashing and decoding, so that they come once.
 KEPT_BYTES = 256 << 20
 _BLOCK = 4 << 20
@@ -36,7 +34,7 @@ class Tree:
     Raises
     ------
     DataError
-        If the URL is none of `PROTOCOLS`, or carries a password.
+        If the URL is of no known protocol, or carries a password.
     DataNotFoundError
         If its file system cannot be reached.
     MissingExtraError
@@ -44,20 +42,8 @@ class Tree:
     """
 
     def __init__(self, url: str, *, kept: Kept | None = None) -> None:
-        _check(url)
         self.url = url
-        try:
-            from fsspec.core import url_to_fs
-
-            self._fs, path = url_to_fs(url)
-        except ImportError as error:
-            raise MissingExtraError(
-                f"{url} needs a package that is not installed ({error}): "
-                "pip install 'headstart[cloud]'"
-            ) from error
-        except Exception as error:
-            raise DataNotFoundError(f"cannot reach {url}: {_line(error)}") from error
-        self.path = str(path) or str(self._fs.root_marker)
+        self._fs, self.path = file_system(url)
         self._kept = kept or Kept(KEPT_BYTES)
 
     def below(self) -> Iterator[tuple[str, str, int | None]]:
@@ -75,7 +61,7 @@ class Tree:
             found: dict[str, dict[str, Any]] = self._fs.find(self.path, detail=True)
         except Exception as error:
             raise DataNotFoundError(
-                f"no dataset at {self.url}: cannot be listed ({_line(error)})"
+                f"no dataset at {self.url}: cannot be listed ({one_line(error)})"
             ) from error
         start = self.path.rstrip("/") + "/" if self.path else ""
         for path, about in found.items():
@@ -131,7 +117,7 @@ class Tree:
             except UnreadableImageError:
                 raise
             except Exception as error:
-                raise UnreadableImageError(f"cannot be read: {_line(error)}") from error
+                raise UnreadableImageError(f"cannot be read: {one_line(error)}") from error
         if again:
             self._kept.put(key, data)
         return data
@@ -221,20 +207,3 @@ class Kept:
             if path not in self._held and len(data) <= self._free:
                 self._held[path] = data
                 self._free -= len(data)
-
-
-def _check(url: str) -> None:
-    for part in url.split("::"):
-        protocol, found, rest = part.partition("://")
-        known = protocol.lower() if found or re.fullmatch(r"[A-Za-z0-9]+", part) else "file"
-        if known not in PROTOCOLS:
-            raise DataError(f"{url}: expected one of {'://, '.join(PROTOCOLS)}://")
-        if found and "@" in rest.split("/")[0] and known not in {"abfs", "az", "hf"}:
-            raise DataError(
-                "a URL with a password in it would be kept in the store: give it without, and the "
-                "password by the environment or the file system's own configuration"
-            )
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

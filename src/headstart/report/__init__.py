@@ -70,11 +70,11 @@ def report(
     MissingExtraError
         If Jinja2 or matplotlib is not installed.
     """
-    from headstart.cache import Store
+    from headstart.cache import Store, local_store
     from headstart.heads.comparison import DEFAULT_HEADS, compare
 
     check_target(file)
-    place = Path(path)
+    place = local_store(path)
     more: dict[str, Any] = {}
     if (place / "bench.json").is_file():
         from headstart.bench import load
