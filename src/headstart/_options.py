@@ -122,7 +122,9 @@ def _add_inspect(verb: argparse.ArgumentParser) -> None:
 
 def _add_extract(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("data", metavar="DATA", help=_DATA)
-    verb.add_argument("-o", dest="store", metavar="STORE", required=True, help="the store's folder")
+    verb.add_argument(
+        "-o", dest="store", metavar="STORE", required=True, help="the store's folder, or its URL"
+    )
     verb.add_argument(
         "--layer",
         dest="layers",
