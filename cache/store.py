@@ -121,6 +121,11 @@ class Store:
         return self._catalog
 
     @property
+    def place(self) -> str:
+        """Where the store is: its URL, or its path."""
+        return str(self.path) if self._mirror is None else self._mirror.url
+
+    @property
     def layers(self) -> tuple[str, ...]:
         """Names of the stored layers, in the order they were added."""
         return tuple(self._catalog.layers)

@@ -90,7 +90,7 @@ def verify(path: str | os.PathLike[str], progress: Progress | None = None) -> Ve
                 progress("verifying", done, total)
     problems += _other_problems(store)
     unlisted = () if folder.is_file() else tuple(_unlisted(store, problems))
-    return Verification(str(folder), len(content), len(shards), total, tuple(problems), unlisted)
+    return Verification(store.place, len(content), len(shards), total, tuple(problems), unlisted)
 
 
 def _shard_problems(store: Store, index: LayerIndex, number: int) -> Iterator[Problem]:

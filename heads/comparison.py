@@ -225,7 +225,7 @@ def compare(
     results.sort(key=_rank)
     majority = int(np.bincount(rows.codes[split.trained]).argmax())
     return Comparison(
-        store=str(store.path),
+        store=store.place,
         layer=layer or store.layers[0],
         pool=pool,
         rows=len(rows.codes) - split.shared,

@@ -63,7 +63,7 @@ def seconds(count: float) -> str:
 def extracted(store: Store, summary: Summary) -> Iterator[str]:
     """Say what an extraction did."""
     layers = ", ".join(f"{name} {_shape(store.shape(name))}" for name in store.layers)
-    yield f"{plural(summary.rows, 'row')} in {store.path}: {layers}, {store.spec.dtype}"
+    yield f"{plural(summary.rows, 'row')} in {store.place}: {layers}, {store.spec.dtype}"
     yield (
         f"  computed {summary.computed:,}, reused {summary.reused:,}, "
         f"duplicates {summary.duplicates:,}, left out {len(summary.left_out):,}"
@@ -73,7 +73,7 @@ def extracted(store: Store, summary: Summary) -> Iterator[str]:
     if splits.keys() != {""}:
         yield "  " + ", ".join(f"{name or 'no split'} {count:,}" for name, count in splits.items())
     yield from _changed(summary.changes)
-    yield from left_out(summary.left_out, f"{store.path}/ledger.jsonl")
+    yield from left_out(summary.left_out, f"{store.place}/ledger.jsonl")
     conflicts = summary.source.conflicts
     yield from _groups("identical pictures on both sides of a split", conflicts.across_splits)
     yield from _groups("identical pictures under two labels", conflicts.across_labels)

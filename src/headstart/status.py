@@ -78,7 +78,7 @@ def status(path: str | os.PathLike[str]) -> Status:
         classes["(unknown)"] = labels[-1]
     used, unused = _bytes(store)
     return Status(
-        store=str(store.path),
+        store=store.place,
         rows=len(store),
         classes=classes,
         splits=dict(collections.Counter(content.split)),
@@ -172,6 +172,11 @@ def _bytes(store: Store) -> tuple[int, int]:
     """Return the bytes of the store's files, and of the shards that no row needs."""
     if store.path.is_file():
         return store.path.stat().st_size, 0
+    if store.place != str(store.path):  # at a URL: what is here is not what is there
+        layers = store.catalog.layers.values()
+        shards = {info.file: info.bytes for index in layers for info in index.shards}
+        files = [store.path / name for name in ("features.h5", "ledger.jsonl")]
+        return sum(shards.values()) + sum(file.stat().st_size for file in files), 0
     total = sum(p.stat().st_size for p in store.path.rglob("*") if p.is_file())
     needed = 0
     for index in store.catalog.layers.values():

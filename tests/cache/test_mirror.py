@@ -15,6 +15,7 @@ from headstart.cache import Mirror, Store, verify
 from headstart.cache.fill import Filling
 from headstart.errors import CorruptStoreError, StoreError, StoreNotFoundError
 from headstart.extract import Settings, fill_store
+from headstart.status import status
 
 URL = "s3://pets/some/pets.features"
 SETTINGS = Settings(weights="random")
@@ -52,6 +53,9 @@ def test_written_and_read_from_another_machine(
     store = Store.open(URL)
     shards = store.path / "shards"
     assert list(shards.iterdir()) == []
+    found = status(URL)
+    assert (found.store, found.unused_bytes) == (URL, 0)
+    assert found.bytes > sum(info.bytes for info in store.catalog.layers["mixed7"].shards)
     np.testing.assert_array_equal(store.features(rows=np.array([0])), local.features()[:1])
     assert len(list(shards.iterdir())) == 1
     np.testing.assert_array_equal(store.features(), local.features())

@@ -194,7 +194,7 @@ def _facts(store: Store) -> Facts:
     for row in held.left_out:
         kinds[row.reason.split(":")[0].split(",")[-1].strip()].append(row.path)
     return Facts(
-        store=str(store.path),
+        store=store.place,
         rows=held.rows,
         classes=held.classes,
         splits={name or "no split": count for name, count in held.splits.items()},
