@@ -13,7 +13,7 @@ import pytest
 
 import headstart as hs
 import s3
-from headstart.errors import DataError, DataNotFoundError, MissingExtraError, StoreError
+from headstart.errors import DataError, DataNotFoundError, StoreError
 from headstart.extract.dataset import list_dataset
 from headstart.extract.hashing import hash_files, read_file
 from headstart.extract.mend import mend_store
@@ -141,35 +141,9 @@ def test_odd_names_are_left_out(memory: Any) -> None:
     assert found.other_files == 1
 
 
-@pytest.mark.parametrize(
-    "url", ["ssh://host/x", "reference://x", "zip://::github://x", "python://x"]
-)
-def test_other_protocols_are_refused(url: str) -> None:
-    with pytest.raises(DataError, match="expected one of s3://"):
-        list_dataset(url)
-
-
-def test_a_password_in_a_url_is_refused_and_not_repeated() -> None:
-    """It would be kept in the store, and printed."""
-    with pytest.raises(DataError, match="password") as caught:
-        list_dataset("https://me:secret@example.invalid/pets")
-    assert "secret" not in str(caught.value)
-
-
 def test_nothing_there(memory: Any) -> None:
     with pytest.raises(DataError, match="memory://nowhere"):
         list_dataset("memory://nowhere")
-
-
-def test_a_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The message names the extra."""
-
-    def absent(_: str) -> None:
-        raise ImportError("Install s3fs to access S3")
-
-    monkeypatch.setattr("fsspec.core.url_to_fs", absent)
-    with pytest.raises(MissingExtraError, match=r"headstart\[cloud\]"):
-        list_dataset("s3://pets/x")
 
 
 def test_a_file_comes_once(memory: Any) -> None:
