@@ -9,7 +9,7 @@ from headstart.cache._files import (
     sha256_of,
 )
 from headstart.cache.catalog import LeftOut
-from headstart.cache.fill import Filling, RowId, Rows, tidy
+from headstart.cache.fill import Filling, RowId, Rows, tidy, write_rows
 from headstart.cache.mirror import Mirror, local_store
 from headstart.cache.pack import pack
 from headstart.cache.progress import Progress
@@ -37,4 +37,5 @@ __all__ = [
     "sha256_of",
     "tidy",
     "verify",
+    "write_rows",
 ]

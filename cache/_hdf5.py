@@ -48,10 +48,17 @@ def build(fill: Callable[[h5py.File], None]) -> bytes:
     """Return the bytes of an HDF5 file made by `fill`, without touching a disk.
 
     The file is written with one plain write afterwards, so that a full disk is an
-    OSError of ours and never a failure inside the HDF5 library.
+    OSError of ours and never a failure inside the HDF5 library. The same content gives the same
+    bytes, whenever it is written: no times are in it.
     """
     buffer = io.BytesIO()
-    with h5py.File(buffer, "w", libver=LIBVER) as file:
+    access, creation = h5py.h5p.create(h5py.h5p.FILE_ACCESS), h5py.h5p.create(h5py.h5p.FILE_CREATE)
+    access.set_libver_bounds(h5py.h5f.LIBVER_V18, h5py.h5f.LIBVER_V110)
+    access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
+    access.set_fileobj_driver(h5py.h5fd.fileobj_driver, buffer)
+    creation.set_obj_track_times(False)  # of the root group: h5py.File cannot be told
+    flags = h5py.h5f.ACC_TRUNC
+    with h5py.File(h5py.h5f.create(b"shard", flags, creation, access)) as file:
         fill(file)
     return buffer.getvalue()
 

@@ -116,7 +116,14 @@ class Filling:
                 self._remember(index)
         self._adopt()
 
-    def _make_folder(self) -> None:
+    def make_folder(self) -> None:
+        """Make the folder for shards, if it is not there.
+
+        Raises
+        ------
+        StoreError
+            If it cannot be made.
+        """
         if self.shards.is_dir():
             return
         try:
@@ -250,15 +257,28 @@ class Filling:
         self, spec: Spec, rows: Sequence[RowId], features: NDArray[Any], run: Mapping[str, Any]
     ) -> None:
         """Write one shard; from now on its rows survive whatever happens to this process."""
-        self._make_folder()
-        ids = np.array([row[0] for row in rows], dtype="S64")
-        view = np.array([row[1] for row in rows], dtype=np.uint8)
+        self.make_folder()
         now = time.perf_counter()
         run = {**run, "seconds": round(now - self._clock, 3)}
         self._clock = now
-        info = write_shard(self.shards, spec, ids, view, features, run=run)
-        head = ShardHead(info, spec, ids, view, features.shape[1:], {})
-        self._of(spec, view).add(head)
+        head = write_rows(self.shards, spec, rows, features, run)
+        self._of(spec, head.view).add(head)
+
+    def take(self, head: ShardHead) -> None:
+        """Take a shard that another process has written into this store's folder.
+
+        Raises
+        ------
+        StoreError
+            If it is not there: the other process wrote into another folder of the same name.
+        """
+        path = self.shards / head.info.file
+        if not path.is_file() or path.stat().st_size != head.info.bytes:
+            raise StoreError(
+                f"{path} was written elsewhere and is not here; the store's folder must be one "
+                "that every machine sees under the same path"
+            )
+        self._of(head.spec, head.view).add(head)
 
     def publish(
         self,
@@ -372,6 +392,20 @@ class Filling:
             path.unlink(missing_ok=True)
         self.damaged = []
         return gone
+
+
+def write_rows(
+    shards: Path,
+    spec: Spec,
+    rows: Sequence[RowId],
+    features: NDArray[Any],
+    run: Mapping[str, Any],
+) -> ShardHead:
+    """Write one shard, of rows under one spec, and return what it says of itself."""
+    ids = np.array([row[0] for row in rows], dtype="S64")
+    view = np.array([row[1] for row in rows], dtype=np.uint8)
+    info = write_shard(shards, spec, ids, view, features, run=run)
+    return ShardHead(info, spec, ids, view, features.shape[1:], {})
 
 
 def tidy(folder: Path) -> None:

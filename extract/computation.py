@@ -98,7 +98,7 @@ class Computation:
 
     def _one_pass(self, pool: str) -> None:
         """Compute the layers of one pooling; a store with two kinds takes two passes."""
-        cuts = {name: layer for name, (layer, kind) in self._plan.cuts.items() if kind == pool}
+        cuts = self._cuts(pool)
         spec = self._spec
         decoder = Decoder(
             self._jobs(cuts),
@@ -134,6 +134,9 @@ class Computation:
                     on_error=self._on_error,
                     progress=self._tell,
                 )
+
+    def _cuts(self, pool: str) -> dict[str, str]:
+        return {name: layer for name, (layer, kind) in self._plan.cuts.items() if kind == pool}
 
     def _jobs(self, cuts: Mapping[str, str]) -> list[Job]:
         wanted: dict[bytes, list[int]] = {}

@@ -9,7 +9,7 @@ import hashlib
 import queue
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from headstart.cache import Filling, RowId, Spec
+    from headstart.cache import RowId, Spec
     from headstart.extract._bases import Picture
     from headstart.extract.augment import Augmentation
     from headstart.extract.base import Base
@@ -162,6 +162,16 @@ def _read(file: Place, row: RowId) -> bytes:
     return data
 
 
+class Sink(Protocol):
+    """Where full shards go: a store, or a folder of one that somebody else will publish."""
+
+    def add(
+        self, spec: Spec, rows: Sequence[RowId], features: NDArray[Any], run: Mapping[str, Any]
+    ) -> None:
+        """Write one shard."""
+        ...
+
+
 class Writer:
     """A thread that turns activations into shards, off the path of the base.
 
@@ -171,12 +181,12 @@ class Writer:
 
     def __init__(
         self,
-        filling: Filling,
+        sink: Sink,
         specs: Mapping[str, Spec],
         missing: Mapping[str, Sequence[RowId]],
         run: Mapping[str, Any],
     ) -> None:
-        self._filling, self._specs, self._run = filling, specs, run
+        self._sink, self._specs, self._run = sink, specs, run
         self._missing = {name: set(missing[name]) for name in specs}
         #: By layer, and whether they are augmented views, which have shards of their own.
         self._held: dict[tuple[str, bool], list[tuple[RowId, NDArray[Any]]]] = {
@@ -269,7 +279,7 @@ class Writer:
         if part:
             features = np.stack([one for _, one in part])
             spec = self._specs[kind[0]].of(np.array([row[1] for row, _ in part], np.uint8))
-            self._filling.add(spec, [row for row, _ in part], features, self._run)
+            self._sink.add(spec, [row for row, _ in part], features, self._run)
 
 
 def shard_rows(row_bytes: int) -> int:

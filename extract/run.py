@@ -43,10 +43,14 @@ class Speed:
         Pictures in one pass of the base.
     workers
         Threads that decode; the number of cores, at least 2, by default.
+    on
+        Where to compute: ``""`` here, ``"ray"`` in workers on this machine, or the
+        ``ray://host:10001`` of a cluster that sees the dataset and the store under these paths.
     """
 
     batch_size: int = BATCH_SIZE
     workers: int | None = None
+    on: str = ""
 
     @property
     def threads(self) -> int:
@@ -285,7 +289,10 @@ class _Run:
         self._make_work()
 
     def _make_work(self) -> None:
-        self.work = Computation(self.filling, self.plan, **self._options)
+        kind = Computation
+        if self._options["speed"].on:
+            from headstart.extract.cluster import ClusterComputation as kind  # noqa: N813
+        self.work = kind(self.filling, self.plan, **self._options)
 
     def compute(self, settings: Settings) -> None:
         """Compute what is missing, if anything is, or if only the base can tell."""

@@ -198,6 +198,12 @@ def _add_extract(verb: argparse.ArgumentParser) -> None:
         help="decoding threads; speed only (default: as many as processor cores, 2 at least)",
     )
     verb.add_argument(
+        "--on",
+        metavar="CLUSTER",
+        help="compute in workers of Ray (headstart[ray]): 'ray' for workers on this machine, or "
+        "ray://HOST:10001 for a cluster that sees DATA and STORE under the same paths",
+    )
+    verb.add_argument(
         "--part",
         metavar="NUMBER/PARTS",
         help="compute one part of the pictures, such as 3/16, and publish nothing: for arrays of "

@@ -138,7 +138,7 @@ def _extract(
     from headstart import _words
     from headstart.extract import Part, Settings, Speed, fill_part, fill_store
 
-    speed = {name: options.pop(name) for name in ("batch_size", "workers") if name in options}
+    speed = {key: options.pop(key) for key in ("batch_size", "workers", "on") if key in options}
     rest = {name: options.pop(name) for name in ("on_error",) if name in options}
     settings = Settings(**options)
     if part is not None:

@@ -67,5 +67,9 @@ class MissingExtraError(HeadstartError, ImportError):
     """An optional package is needed; the message names the extra to install."""
 
 
+class ClusterError(HeadstartError):
+    """A cluster cannot be reached, or has nothing to compute on."""
+
+
 class InterruptedRunError(HeadstartError):
     """The user stopped a run; the message says what is kept."""

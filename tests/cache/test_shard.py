@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import h5py
@@ -11,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from headstart.cache import _files
+from headstart.cache import _files, _hdf5
 from headstart.cache.shard import read_head, rows_sha256, write_shard
 from headstart.errors import CorruptStoreError
 from stores import SPEC, picture_id
@@ -72,3 +73,15 @@ def test_another_hdf5_file_is_no_shard(tmp_path: Path) -> None:
     path.write_bytes(_files.sealed(path.read_bytes()))
     with pytest.raises(CorruptStoreError, match="is not a shard"):
         read_head(path)
+
+
+def test_the_same_content_gives_the_same_file_at_any_time() -> None:
+    """No time is in it, so that work done twice leaves one file."""
+
+    def fill(file: h5py.File) -> None:
+        file.attrs["a"] = 1
+        _hdf5.write_features(file, "features", np.ones((4, 3), np.float16))
+
+    first = _hdf5.build(fill)
+    time.sleep(1.1)  # HDF5 counts whole seconds
+    assert _hdf5.build(fill) == first

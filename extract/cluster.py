@@ -1,0 +1,295 @@
+"""Run an extraction's chunks as tasks of Ray, which places, watches and repeats them."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import signal
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from headstart.errors import ClusterError, DataError, HeadstartError, MissingExtraError
+from headstart.extract import worker
+from headstart.extract.computation import Computation
+from headstart.extract.worker import Chunk, Done, Order
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from headstart.extract.pipeline import Job
+
+LOCAL = "ray"
+_CLIENT = "ray://"
+_MEMORY = 80 << 20  # bytes of Ray's object store: features go to disk, not through it
+_CPUS = 8  # of one worker at most: the base gains little from more
+_CHUNK = 1024  # pictures, so that a worker lost costs seconds
+_CHUNKS_EACH = 4  # at least for every worker, so that none waits long at the end
+_LOOK = 1.0  # seconds
+
+
+class _Tally:
+    """Counts how often each chunk was begun; an actor on the driver's machine."""
+
+    def __init__(self) -> None:
+        self._begun: Counter[int] = Counter()
+
+    def begin(self, number: int) -> None:
+        """Note that a worker has begun a chunk."""
+        self._begun[number] += 1
+
+    def again(self) -> int:
+        """Return how many chunks, or beginnings of one, were lost with their worker."""
+        return sum(self._begun.values()) - len(self._begun)
+
+
+class Cluster:
+    """A connection to Ray: tasks go in, results come out as they are ready.
+
+    Parameters
+    ----------
+    address
+        ``"ray"`` for workers on this machine, or ``ray://host:port``. A connection that this
+        process has already is used, and left open.
+
+    Raises
+    ------
+    MissingExtraError
+        If Ray is not installed.
+    ClusterError
+        If there is no cluster at the address, or no processor in it.
+    """
+
+    def __init__(self, address: str) -> None:
+        if address != LOCAL and not address.startswith(_CLIENT):
+            raise ClusterError(f"--on {address}: expected ray, or ray://HOST:10001")
+        self._ray = _import_ray()
+        self._ours = not self._ray.is_initialized()
+        if self._ours:
+            self._connect(address)
+        self.cpus, self.gpus, self.slots = self._share(address)
+        self._waiting: dict[Any, Chunk] = {}
+        self._tally: Any = None
+        #: Chunks that were begun again, as their worker or its machine was lost.
+        self.lost = 0
+
+    def _connect(self, address: str) -> None:
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+        if address == LOCAL:
+            options |= {"include_dashboard": False, "object_store_memory": _MEMORY}
+        try:
+            with _own_signals():
+                self._ray.init(address="local" if address == LOCAL else address, **options)
+        except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as error:
+            raise ClusterError(f"--on {address}: no cluster of Ray answers ({error})") from error
+
+    def _share(self, address: str) -> tuple[int, int, int]:
+        """Return processors and GPUs of a worker, and how many workers there is room for."""
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        nodes = [node for node in nodes if node.get("CPU", 0) >= 1]
+        if not nodes:
+            raise ClusterError(f"--on {address}: no machine of the cluster offers a processor")
+        with_gpu = [node for node in nodes if node.get("GPU", 0) >= 1]
+        if with_gpu:
+            cpus = min(int(node["CPU"] // node["GPU"]) for node in with_gpu)
+            return max(1, min(_CPUS, cpus)), 1, sum(int(node["GPU"]) for node in with_gpu)
+        cpus = min(_CPUS, *(int(node["CPU"]) for node in nodes))
+        return cpus, 0, sum(int(node["CPU"]) // cpus for node in nodes)
+
+    def __enter__(self) -> Self:
+        """Start to count."""
+        here = self._ray.get_runtime_context().get_node_id()
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        self._tally = (
+            self._ray.remote(_Tally)
+            .options(
+                num_cpus=0,
+                max_restarts=-1,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=True),
+            )
+            .remote()
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Let go of the tasks that are waiting or at work; close a connection of our own."""
+        for reference in self._waiting:
+            with contextlib.suppress(Exception):  # the cluster may be what failed
+                self._ray.cancel(reference, force=True)
+        self._waiting = {}
+        with contextlib.suppress(Exception):
+            self._ray.kill(self._tally)
+        if self._ours:
+            self._ray.shutdown()
+
+    def _task(self, function: Any) -> Any:
+        # Tasks and not actors: those hold their place also while their machine is lost. A process
+        # that has loaded the base takes the next task too: so no limit of calls, not with GPUs.
+        return self._ray.remote(
+            num_cpus=self.cpus,
+            num_gpus=self.gpus,
+            max_retries=-1,
+            max_calls=0,
+        )(function)
+
+    def settle(self, order: Order) -> Order:
+        """Let a worker load the base and say what only the base can tell."""
+        found: Order = self._get(self._task(_settle).remote(order, self.cpus))
+        return found
+
+    def compute(self, order: Order, chunks: Iterator[Chunk]) -> Iterator[tuple[Chunk, Done]]:
+        """Yield each chunk with what came of it, in the order in which they are done."""
+        task, shared = self._task(_compute), self._ray.put(order)
+        for number, chunk in enumerate(chunks):
+            reference = task.remote(shared, chunk, number, self._tally, self.cpus)
+            self._waiting[reference] = chunk
+            while len(self._waiting) >= 2 * self.slots + 2:
+                yield from self._ready()
+        while self._waiting:
+            yield from self._ready()
+
+    def _ready(self) -> Iterator[tuple[Chunk, Done]]:
+        ready, _ = self._ray.wait(list(self._waiting), num_returns=1, timeout=_LOOK)
+        self.lost = self._get(self._tally.again.remote())
+        for reference in ready:
+            done = self._get(reference)
+            yield self._waiting.pop(reference), done
+
+    def _get(self, reference: Any) -> Any:
+        try:
+            return self._ray.get(reference)
+        except self._ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, HeadstartError | OSError | MemoryError):
+                raise error.cause from error
+            raise
+        except self._ray.exceptions.RayError as error:
+            raise ClusterError(f"the cluster has failed: {error}") from error
+
+
+def _import_ray() -> Any:
+    # A driver under `uv run` would else have every worker build an environment of its own.
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise MissingExtraError("--on needs Ray: pip install 'headstart[ray]'") from error
+    return ray
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep the handlers of signals: Ray sets its own when it starts."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+_devices: list[Any] = []
+
+
+def _prepare(cpus: int) -> None:
+    """Keep the base to its share of the machine, before it is loaded."""
+    import ray
+
+    given = ray.get_gpu_ids()
+    if _devices and given != _devices:
+        os._exit(1)  # the base is on another GPU: a fresh process shall take the task
+    _devices[:] = given
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(cpus))
+
+
+def _settle(order: Order, cpus: int) -> Order:
+    _prepare(cpus)
+    return worker.settle(order)
+
+
+def _compute(order: Order, chunk: Chunk, number: int, tally: Any, cpus: int) -> Done:
+    import ray
+
+    _prepare(cpus)
+    ray.get(tally.begin.remote(number))  # waited for, so that it counts also if this one is lost
+    return worker.compute(order, chunk)
+
+
+class ClusterComputation(Computation):
+    """Pictures that lack features, computed by the workers of a cluster.
+
+    This process has listed and hashed them, sends them out chunk by chunk, takes the shards
+    that come of it into the store, and publishes. The boundaries of batches are those of a run
+    without workers, as long as every picture decodes.
+    """
+
+    def compute(self) -> None:
+        """Compute what is missing; what is done stays done."""
+        with Cluster(self._speed.on) as self._cluster:
+            super().compute()
+
+    def _one_pass(self, pool: str) -> None:
+        cuts = self._cuts(pool)
+        self._filling.make_folder()
+        cluster = self._cluster
+        order = cluster.settle(
+            Order(
+                shards=self._filling.shards.absolute(),
+                spec=self._spec,
+                cuts=cuts,
+                pool=pool,
+                remembered=self.remembered,
+                batch_size=self._speed.batch_size,
+                threads=self._speed.workers or max(2, cluster.cpus),
+                on_error=self._on_error,
+            )
+        )
+        self.remembered |= order.remembered
+        self._filling.require(order.spec, weights=self.remembered["weights"])
+        missing = {name: set(self._plan.missing[name]) for name in cuts}
+        workers: set[tuple[str, int]] = set()
+        for chunk, done in cluster.compute(order, self._chunks(self._jobs(cuts), missing)):
+            self._take(done)
+            workers.add((done.host, done.process))
+            self._say(sum(len(job.views) for job in chunk.jobs), min(len(workers), cluster.slots))
+
+    def _chunks(self, jobs: Sequence[Job], missing: dict[str, set[Any]]) -> Iterator[Chunk]:
+        batch = self._speed.batch_size
+        even = len(jobs) // (_CHUNKS_EACH * self._cluster.slots)
+        count = -(-min(max(1, even), _CHUNK) // batch) * batch
+        for start in range(0, len(jobs), count):
+            part = tuple(jobs[start : start + count])
+            rows = [(job.row[0], view) for job in part for view in job.views]
+            yield Chunk(part, {n: [row for row in rows if row in m] for n, m in missing.items()})
+
+    def _take(self, done: Done) -> None:
+        for head in done.heads:
+            self._filling.take(head)
+        self.outcome.computed |= done.outcome.computed
+        self.outcome.unreadable |= done.outcome.unreadable
+        self.outcome.vanished |= done.outcome.vanished
+        for path, reason in done.outcome.vanished.items():
+            file = self._files.get(path)
+            if file is not None and file.is_file() and "No such file" in reason:
+                raise DataError(
+                    f"{file} is here, but not for the worker on {done.host}; the dataset must be "
+                    "in a folder that every machine sees under the same path"
+                )
+
+    @functools.cached_property
+    def _files(self) -> dict[str, Path]:
+        pictures = self._plan.source.dataset.pictures
+        return {one.path: one.file for one in pictures if isinstance(one.file, Path)}
+
+    def _say(self, count: int, workers: int) -> None:
+        self._done += count
+        if self._progress is not None:
+            words = f"{workers} worker{'s' if workers > 1 else ''}"
+            lost = f", {self._cluster.lost} lost and repeated" if self._cluster.lost else ""
+            self._progress(f"extracting ({words}{lost})", self._done, self._steps)

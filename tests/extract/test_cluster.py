@@ -1,0 +1,171 @@
+"""An extraction in workers of Ray: the same store as here, also when workers are lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from reliability import hook
+from reliability.lab import rows_on_disk
+
+import fakes
+from headstart.cache import Store, verify
+from headstart.errors import ClusterError, DataError, MissingExtraError, SpecMismatchError
+from headstart.extract import Settings, Speed, cluster, fill_store
+
+SIZE = 24
+HERE, THERE = Speed(batch_size=4, workers=2), Speed(batch_size=4, workers=2, on="ray")
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Start Ray, with the stand-in base in its workers, and give the log of what they do."""
+    import ray
+
+    log = tmp_path_factory.mktemp("ray") / "log"
+    ray.init(
+        address="local",
+        num_cpus=1,
+        include_dashboard=False,
+        object_store_memory=80 << 20,
+        log_to_driver=False,
+        logging_level="ERROR",
+        runtime_env=hook.environment(log, 0.05),
+    )
+    yield log
+    ray.shutdown()
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Give 40 pictures, two of them the same, and one that is none."""
+    root = fakes.draw_classes(tmp_path / "data", per_class=20)
+    (root / "dog" / "copy.png").write_bytes((root / "cat" / "0003.png").read_bytes())
+    (root / "cat" / "bad.png").write_bytes(b"\x89PNG, but not really")
+    return root
+
+
+def same(one: Store, other: Store, layer: str = "mixed7") -> bool:
+    rows = [store.features(layer, dtype="float16").tobytes() for store in (one, other)]
+    return (
+        rows[0] == rows[1]
+        and one.spec == other.spec
+        and one.paths() == other.paths()
+        and one.labels().tolist() == other.labels().tolist()
+    )
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("fake_base")
+class TestOnRay:
+    def test_the_store_is_the_one_of_a_run_here(
+        self, log: Path, data: Path, tmp_path: Path
+    ) -> None:
+        """Rows, order, ledger; a second run computes nothing, another spec is refused."""
+        whole, local = fill_store(data, tmp_path / "here", Settings(size=SIZE, views=1), speed=HERE)
+        told: list[tuple[str, int, int]] = []
+        found, summary = fill_store(
+            data,
+            tmp_path / "there",
+            Settings(size=SIZE, views=1),
+            speed=THERE,
+            progress=lambda *words: told.append(words),
+        )
+        assert same(found, whole)
+        assert summary.left_out == local.left_out != ()
+        assert (summary.computed, summary.duplicates) == (local.computed, local.duplicates)
+        assert verify(tmp_path / "there").sound
+        assert set(rows_on_disk(tmp_path / "there").values()) == {2}  # a picture and its view
+        assert told[-1][0] == "extracting (1 worker)"
+        _, again = fill_store(data, tmp_path / "there", Settings(), speed=THERE)
+        assert (again.computed, again.changed) == (0, False)
+        with pytest.raises(SpecMismatchError, match="size"):
+            fill_store(data, tmp_path / "there", Settings(size=SIZE + 1), speed=THERE)
+
+    def test_a_lost_worker_is_made_up_for(
+        self, log: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Killed while it computes: the rows are there, each once, and the bar says so."""
+        monkeypatch.setattr(cluster, "_CHUNK", 20)
+        log.unlink(missing_ok=True)
+        told: list[str] = []
+        done: list[Any] = []
+        store = tmp_path / "store"
+
+        def work() -> None:
+            speed, tell = THERE, lambda stage, *_: told.append(stage)
+            done.append(fill_store(data, store, Settings(size=SIZE), speed=speed, progress=tell))
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        deadline = time.monotonic() + 60
+        while len(log.read_text().splitlines() if log.exists() else []) < 4:
+            assert thread.is_alive(), "it ended before it could be disturbed"
+            assert time.monotonic() < deadline, "no worker has begun"
+            time.sleep(0.005)
+        while not (busy := hook.at_work(log)):
+            time.sleep(0.001)
+        os.kill(busy.pop(), signal.SIGKILL)
+        thread.join(120)
+        assert done, "it failed or hangs"
+        found, _ = done[0]
+        whole, _ = fill_store(data, tmp_path / "here", Settings(size=SIZE), speed=HERE)
+        assert same(found, whole)
+        assert verify(store).sound
+        assert set(rows_on_disk(store).values()) == {1}
+        assert told[-1] == "extracting (1 worker, 1 lost and repeated)"
+
+    def test_an_error_of_a_worker_is_the_error_of_the_run(
+        self, log: Path, data: Path, tmp_path: Path
+    ) -> None:
+        """With its type and its words, as if it had been here."""
+        with pytest.raises(DataError, match=r"bad\.png"):
+            fill_store(data, tmp_path / "s", Settings(size=SIZE), speed=THERE, on_error="fail")
+
+
+@pytest.mark.usefixtures("fake_base")
+class TestRefusals:
+    def test_what_is_no_cluster_is_refused(self, data: Path, tmp_path: Path) -> None:
+        """Before anything is started."""
+        with pytest.raises(ClusterError, match=r"expected ray, or ray://HOST:10001"):
+            fill_store(data, tmp_path / "s", Settings(size=SIZE), speed=Speed(on="spark"))
+
+    def test_without_ray_the_extra_is_named(
+        self, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As for every optional package."""
+        monkeypatch.setitem(sys.modules, "ray", None)
+        with pytest.raises(MissingExtraError, match=r"headstart\[ray\]"):
+            fill_store(data, tmp_path / "s", Settings(size=SIZE), speed=THERE)
+
+
+def test_chunks_end_where_batches_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a row's neighbours in its batch are those it has in a run here."""
+    work = object.__new__(cluster.ClusterComputation)
+    jobs = [cluster.worker.Job((b"%064x" % n, 0), Path(str(n)), str(n)) for n in range(1000)]
+    missing = {"mixed7": {job.row for job in jobs[::2]}}
+    for batch, slots in ((32, 3), (7, 1), (999, 2), (2000, 2)):
+        work._speed = Speed(batch_size=batch)
+        work._cluster = type("Room", (), {"slots": slots})()
+        chunks = list(work._chunks(jobs, missing))
+        assert [job for chunk in chunks for job in chunk.jobs] == jobs
+        assert all(len(chunk.jobs) % batch == 0 for chunk in chunks[:-1])
+        rows = [row for chunk in chunks for row in chunk.missing["mixed7"]]
+        assert rows == [job.row for job in jobs[::2]]
+
+
+def test_the_tally_counts_what_was_begun_again() -> None:
+    """A chunk once is no loss; three times are two."""
+    tally = cluster._Tally()
+    for number in (1, 2, 1, 3, 1):
+        tally.begin(number)
+    assert tally.again() == 2
+    assert np.isscalar(tally.again())
