@@ -6,6 +6,7 @@ import contextlib
 import functools
 import os
 import signal
+import sys
 import threading
 from collections import Counter
 from pathlib import Path
@@ -231,7 +232,8 @@ class ClusterComputation(Computation):
 
     def compute(self) -> None:
         """Compute what is missing; what is done stays done."""
-        with Cluster(self._speed.on) as self._cluster:
+        # Ray prints on stdout which workers were lost; that is for answers.
+        with contextlib.redirect_stdout(sys.stderr), Cluster(self._speed.on) as self._cluster:
             super().compute()
 
     def _one_pass(self, pool: str) -> None:

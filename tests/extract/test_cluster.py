@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -20,6 +21,7 @@ import fakes
 from headstart.cache import Store, verify
 from headstart.errors import ClusterError, DataError, MissingExtraError, SpecMismatchError
 from headstart.extract import Settings, Speed, cluster, fill_store
+from headstart.extract.pipeline import Job
 
 SIZE = 24
 HERE, THERE = Speed(batch_size=4, workers=2), Speed(batch_size=4, workers=2, on="ray")
@@ -37,7 +39,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         include_dashboard=False,
         object_store_memory=80 << 20,
         log_to_driver=False,
-        logging_level="ERROR",
+        logging_level=logging.ERROR,
         runtime_env=hook.environment(log, 0.05),
     )
     yield log
@@ -150,7 +152,7 @@ class TestRefusals:
 def test_chunks_end_where_batches_do(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a row's neighbours in its batch are those it has in a run here."""
     work = object.__new__(cluster.ClusterComputation)
-    jobs = [cluster.worker.Job((b"%064x" % n, 0), Path(str(n)), str(n)) for n in range(1000)]
+    jobs = [Job((b"%064x" % n, 0), Path(str(n)), str(n)) for n in range(1000)]
     missing = {"mixed7": {job.row for job in jobs[::2]}}
     for batch, slots in ((32, 3), (7, 1), (999, 2), (2000, 2)):
         work._speed = Speed(batch_size=batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import random
 import signal
@@ -55,7 +56,7 @@ class Machines:
         ray.init(
             address=self._cluster.address,
             log_to_driver=False,
-            logging_level="ERROR",
+            logging_level=logging.ERROR,
             runtime_env=hook.environment(log, 0.05),
         )
 
@@ -74,7 +75,7 @@ class Machines:
         import ray
 
         ray.shutdown()
-        self._cluster.shutdown()
+        self._cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.campaign
