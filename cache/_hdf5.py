@@ -49,7 +49,7 @@ def build(fill: Callable[[h5py.File], None]) -> bytes:
 
     The file is written with one plain write afterwards, so that a full disk is an
     OSError of ours and never a failure inside the HDF5 library. The same content gives the same
-    bytes, whenever it is written: no times are in it.
+    bytes, whenever it is written: no time of its own is in it.
     """
     buffer = io.BytesIO()
     access, creation = h5py.h5p.create(h5py.h5p.FILE_ACCESS), h5py.h5p.create(h5py.h5p.FILE_CREATE)
