@@ -40,6 +40,19 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
     monkeypatch.setenv("HEADSTART_STORES", str(place))
 
 
+def count_uploads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Give a list that grows by each shard that is sent from now on."""
+    put = _fs().put_file
+    sent: list[str] = []
+
+    def counted(*args: Any, **kw: Any) -> None:
+        sent.append(args[1])
+        put(*args)
+
+    monkeypatch.setattr(_fs(), "put_file", counted)
+    return sent
+
+
 def test_written_and_read_from_another_machine(
     bucket: Any, pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -71,9 +84,7 @@ def test_going_on_from_another_machine(
     elsewhere(monkeypatch, tmp_path / "other")
     some = next(pets.rglob("*.png"))
     some.with_name("new.png").write_bytes(some.read_bytes() + b"\0")
-    sent: list[str] = []
-    put = _fs().put_file
-    monkeypatch.setattr(_fs(), "put_file", lambda *args, **kw: (sent.append(args[1]), put(*args)))
+    sent = count_uploads(monkeypatch)
     _, summary = fill_store(pets, URL, SETTINGS)
     assert (summary.computed, summary.reused, len(sent)) == (
         1,
@@ -87,7 +98,8 @@ def test_an_upload_that_fails_half_way(
     bucket: Any, pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is published; the same command computes nothing and sends only the rest."""
-    put, sent = _fs().put_file, []
+    put = _fs().put_file
+    sent: list[str] = []
 
     def failing(*args: Any, **kw: Any) -> None:
         if len(sent) == 2:
@@ -103,13 +115,11 @@ def test_an_upload_that_fails_half_way(
     with pytest.raises(StoreNotFoundError, match="there is no store at s3://"):
         Store.open(URL)
 
-    already = len(sent)
-    sent.clear()
     with monkeypatch.context() as counted:
-        counted.setattr(_fs(), "put_file", lambda *args, **kw: (sent.append(args[1]), put(*args)))
+        later = count_uploads(counted)
         store, summary = fill_store(pets, URL, SETTINGS)
     assert summary.computed == 0
-    assert len(sent) == len(list((store.path / "shards").iterdir())) - already
+    assert len(later) == len(list((store.path / "shards").iterdir())) - len(sent)
     elsewhere(monkeypatch, tmp_path / "other")
     assert len(Store.open(URL).features()) == summary.rows
 
