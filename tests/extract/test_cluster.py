@@ -30,8 +30,7 @@ HERE, THERE = Speed(batch_size=4, workers=2), Speed(batch_size=4, workers=2, on=
 @pytest.fixture(scope="module")
 def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Start Ray, with the stand-in base in its workers, and give the log of what they do."""
-    import ray
-
+    ray = cluster._import_ray()
     log = tmp_path_factory.mktemp("ray") / "log"
     ray.init(
         address="local",

@@ -20,7 +20,6 @@ from headstart.report.gather import gathered
 from headstart.report.page import page
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from headstart.heads import Comparison
@@ -39,7 +38,7 @@ class Scene:
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Store]]:
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Store]:
     """Give three classes of pictures, one twice under two labels, one broken; and their store."""
     root = tmp_path_factory.mktemp("report")
     data = fakes.draw_classes(root / "pets", ("cat", "dog", "hen"), 16)
@@ -49,7 +48,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, S
         fakes.install(patch)
         settings = Settings(layers=("mixed5", "mixed7"), size=16, weights="random")
         store, _ = fill_store(data, root / "pets.features", settings)
-        yield data, store
+    return data, store
 
 
 def benchmark(store: Store) -> Benchmark:
