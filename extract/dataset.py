@@ -13,6 +13,7 @@ from headstart.extract.folders import list_folder, list_url
 from headstart.extract.manifest import MANIFESTS, list_manifest, list_paths
 from headstart.extract.picture import Dataset, Picture
 from headstart.extract.tar import is_tar, list_tars
+from headstart.extract.tfds import is_tfds, list_tfds
 from headstart.extract.url import Tree
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ def list_dataset(
         A folder with one subfolder per class; a folder with ``train``, ``validation`` (or ``val``)
         and ``test``, each with one subfolder per class; a manifest, ``.csv`` or ``.parquet``, with
         columns ``path``, ``label`` and optionally ``split``;
-        WebDataset's tar files (``pets-{00000..00012}.tar``); the URL of one of these; or the paths,
-        or URLs, of pictures.
+        WebDataset's tar files (``pets-{00000..00012}.tar``); the URL of one of these; a name in
+        TensorFlow Datasets (``tfds:cats_vs_dogs``); or the paths, or URLs, of pictures.
     labels
         For a list of paths, the class name of each; None or "" where unknown.
 
@@ -46,7 +47,8 @@ def list_dataset(
     DataError
         Where what is there is no dataset: no pictures, one class only, ...
     MissingExtraError
-        Where a Parquet manifest is given and pyarrow is not installed, or a URL and not fsspec.
+        Where a Parquet manifest is given and pyarrow is not installed, a URL and not
+        fsspec, or ``tfds:`` and not tensorflow-datasets.
 
     Examples
     --------
@@ -57,6 +59,8 @@ def list_dataset(
         return list_paths(data, labels)
     if labels is not None:
         raise DataError("labels go with a list of paths; a folder or manifest brings its own")
+    if is_tfds(data):
+        return list_tfds(str(data))
     if is_tar(data):
         return list_tars(str(data))
     if is_url(data):

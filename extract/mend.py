@@ -13,6 +13,7 @@ from headstart.errors import InterruptedRunError, StoreError
 from headstart.extract.computation import Computation
 from headstart.extract.plan import Plan, Settings, read_source, remembered
 from headstart.extract.run import Speed, asked_spec, fill_store, require
+from headstart.extract.tfds import is_tfds
 
 if TYPE_CHECKING:
     import os
@@ -78,10 +79,10 @@ def _place(filling: Filling, data: str | os.PathLike[str] | None) -> str | os.Pa
     place = data or filling.settings.get("data")
     if not place:
         raise StoreError(f"{filling.folder} does not know where its pictures are; give --data DATA")
-    if not data and is_url(place):
+    if not data and (is_url(place) or is_tfds(place)):
         raise StoreError(
-            f"{filling.folder} says that its pictures are at {place}: a URL is followed only "
-            "where you give it, with --data"
+            f"{filling.folder} says that its pictures are at {place}: what is not on this "
+            "machine is fetched only where you give it, with --data"
         )
     return str(place)
 

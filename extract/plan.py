@@ -18,6 +18,7 @@ from headstart.extract.decode import DECODER, DECODING, MAX_PIXELS, RESAMPLING, 
 from headstart.extract.hashing import hash_files
 from headstart.extract.identical import Conflicts, conflicts, split_by_content
 from headstart.extract.pipeline import Job
+from headstart.extract.tfds import is_tfds
 from headstart.extract.weights import is_name
 
 if TYPE_CHECKING:
@@ -313,7 +314,7 @@ def _first(*values: Any) -> Any:
 
 def _found_again(data: object) -> str:
     """Return where a dataset was, to be found from anywhere; "" for a list of paths."""
-    if is_url(data):
+    if is_url(data) or is_tfds(data):
         return str(data)
     return str(Path(data).absolute()) if isinstance(data, str | os.PathLike) else ""
 

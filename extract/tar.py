@@ -7,20 +7,19 @@ import io
 import json
 import os
 import re
-import stat
 import tarfile
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from headstart.cache import LeftOut
 from headstart.cache.urls import is_url
-from headstart.errors import DataError, DataNotFoundError, UnreadableImageError
+from headstart.errors import DataError, DataNotFoundError
+from headstart.extract.archive import Archive, Member
 from headstart.extract.folders import is_litter, is_picture
 from headstart.extract.picture import SPLITS, Dataset, Entry, is_unicode, make_dataset, printable
 from headstart.extract.places import MAX_AWAY_BYTES
-from headstart.extract.url import KEPT_BYTES, Kept, Tree, UrlFile
+from headstart.extract.url import KEPT_BYTES, Kept
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,7 +62,7 @@ def list_tars(pattern: str) -> Dataset:
     found = _Found()
     kept = Kept(KEPT_BYTES)
     for name in _expanded(pattern):
-        _scan(_Tar(name, kept), name[start:].lstrip("/"), found)
+        _scan(Archive(name, kept), name[start:].lstrip("/"), found)
     if not found.entries:
         first = f"; the first, {found.left_out[0]}" if found.left_out else ""
         raise DataError(
@@ -78,65 +77,6 @@ def list_tars(pattern: str) -> Dataset:
     root = pattern if is_url(pattern) else Path(pattern)
     listed = make_dataset(root, entries, found.left_out, found.other_files)
     return dataclasses.replace(listed, columns=columns)
-
-
-@dataclass(frozen=True, slots=True)
-class TarMember:
-    """A picture inside a tar file; read where it lies."""
-
-    tar: _Tar
-    name: str
-    offset: int
-    size: int
-
-    def fetch(self, *, again: bool) -> bytes:
-        """Return its bytes; see `Away.fetch`."""
-        return self.tar.part(self.offset, self.size, again=again)
-
-    def __str__(self) -> str:
-        """Return the tar's name and its own."""
-        return f"{self.tar.name}/{self.name}"
-
-
-class _Tar:
-    """A tar file here or at a URL."""
-
-    def __init__(self, name: str, kept: Kept) -> None:
-        self.name = name
-        self._away: UrlFile | None = None
-        if is_url(name):
-            tree = Tree(name, kept=kept)
-            self._away = tree.file(tree.path)
-
-    @contextmanager
-    def opened(self) -> Iterator[IO[bytes]]:
-        """Open it to seek and read in; never waits on what is no regular file."""
-        if self._away is not None:
-            with self._away.tree.opened(self._away.path) as file:
-                yield file
-            return
-        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-        with open(os.open(self.name, flags), "rb") as file:  # noqa: PTH123 - a descriptor
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise OSError("not a regular file")
-            yield file
-
-    def part(self, offset: int, size: int, *, again: bool) -> bytes:
-        """Return some of its bytes, or raise UnreadableImageError."""
-        if size == 0:
-            return b""
-        if self._away is not None:
-            data = self._away.tree.fetch(self._away.path, again=again, part=(offset, offset + size))
-        else:
-            try:
-                with self.opened() as file:
-                    file.seek(offset)
-                    data = file.read(size)
-            except OSError as error:
-                raise UnreadableImageError(f"cannot be read: {error.strerror or error}") from error
-        if len(data) != size:
-            raise UnreadableImageError(f"{self.name} ends within it")
-        return data
 
 
 @dataclass
@@ -154,7 +94,7 @@ class _Sample:
     """What consecutive members of one key say."""
 
     key: str
-    pictures: list[tuple[str, TarMember]] = field(default_factory=list)
+    pictures: list[tuple[str, Member]] = field(default_factory=list)
     label: str = ""
     split: str = ""
     text: str = ""
@@ -210,7 +150,7 @@ def _expanded(pattern: str) -> list[str]:
     return names
 
 
-def _scan(tar: _Tar, shown: str, found: _Found) -> None:
+def _scan(tar: Archive, shown: str, found: _Found) -> None:
     """Add a tar's pictures to what was found; a damaged one's up to the damage."""
     try:
         with tar.opened() as file:
@@ -229,7 +169,7 @@ def _scan(tar: _Tar, shown: str, found: _Found) -> None:
 class _Scan:
     """One walk through the members of a tar, from the first to the last."""
 
-    tar: _Tar
+    tar: Archive
     shown: str
     found: _Found
     file: IO[bytes]
@@ -257,7 +197,7 @@ class _Scan:
             if reason:
                 self.found.leave_out(name, reason)
             else:
-                place = TarMember(self.tar, member.name, member.offset_data, member.size)
+                place = Member(self.tar, member.name, member.offset_data, member.size)
                 sample.pictures.append((name, place))
         elif extension in _SIDECARS and member.isreg() and not member.issparse():
             _read_sidecar(self.file, member, extension, sample)

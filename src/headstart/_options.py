@@ -23,7 +23,8 @@ _MAX_PIXELS = "leave out pictures with more pixels (default: 64000000)"
 _DATA = """\
 a folder with a folder for each class; the same inside train/, validation/ (or val/), test/;
 a .csv or .parquet manifest with the columns path,label[,split] and any others; WebDataset's
-tar files, 'NAME-{00000..00012}.tar'; or the URL of one of these (s3://, gs://, hf://, memory://, zip://)"""
+tar files, 'NAME-{00000..00012}.tar'; the URL of one of these (s3://, gs://, hf://, memory://,
+zip://); or a name in TensorFlow Datasets, tfds:NAME[/CONFIG][@SPLIT] (headstart[tfds])"""
 
 
 def parser(run: Mapping[str, Callable[..., int]]) -> argparse.ArgumentParser:
