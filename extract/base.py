@@ -41,6 +41,7 @@ __all__ = [
     "LayerInfo",
     "import_keras",
     "keras_base",
+    "kernel_shapes",
     "layer_table",
     "load_arrays",
     "load_base",
@@ -233,14 +234,18 @@ def load_arrays(weights: WeightsFile) -> Arrays:
     """
     if weights.arrays is not None:
         return weights.arrays
-    network = inception_v3(blank)
-    expected = [conv.kernel.shape for conv in convolutions(network)]
+    network, expected = inception_v3(blank), kernel_shapes()
     if weights.path is None:
         return random_arrays(expected, random_seed(weights.name))
     order = keras_order(network, Conv), keras_order(network, Norm)
     arrays = read_arrays(weights.path, order)
     arrays.check_shapes(weights.path, expected)
     return arrays
+
+
+def kernel_shapes() -> list[tuple[int, ...]]:
+    """Return the shapes of the base's kernels, in the order of creation."""
+    return [conv.kernel.shape for conv in convolutions(inception_v3(blank))]
 
 
 def _with_weights(arrays: Arrays) -> Graph:

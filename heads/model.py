@@ -18,6 +18,7 @@ from safetensors.numpy import save
 
 from headstart.cache.store import pooled
 from headstart.errors import HeadError, ModelError
+from headstart.heads import bundle
 from headstart.heads.card import FORMAT, Card, check_rule
 from headstart.heads.portable import KINDS, Portable, arrays_of, probabilities
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 _KEY = "headstart"  # of the file's metadata
 _MOST_BYTES = 4 << 30
 _MOST_CARD = 16 << 20
-_DTYPES = {"F16", "F32", "I64"}
+_DTYPES = {"F16": "float16", "F32": "float32", "I64": "int64"}
 _UNREADABLE = (SafetensorError, ValueError, TypeError, KeyError, RecursionError, OSError)
 
 
@@ -91,6 +92,8 @@ class Model:
     classifier : Portable
     weights : str
         Where the base's weights are, by name or path; empty for where the card says.
+    base : WeightsFile or None
+        The base's weights themselves, where the model carries them.
 
     Examples
     --------
@@ -99,12 +102,18 @@ class Model:
     'cat'
     """
 
-    def __init__(self, card: Card, classifier: Portable, weights: str = "") -> None:
+    def __init__(
+        self,
+        card: Card,
+        classifier: Portable,
+        weights: str = "",
+        base: WeightsFile | None = None,
+    ) -> None:
         try:
             classifier.check(card.features, len(card.classes))
         except HeadError as error:
             raise ModelError(str(error)) from error
-        self.card, self.classifier, self.weights = card, classifier, weights
+        self.card, self.classifier, self.weights, self.base = card, classifier, weights, base
 
     def __repr__(self) -> str:
         """Show what matters."""
@@ -121,7 +130,8 @@ class Model:
             If the file is no model, or is damaged.
         """
         try:
-            return cls(*_read(Path(path)))
+            card, classifier, base = _read(Path(path))
+            return cls(card, classifier, base=base)
         except ModelError as error:
             raise ModelError(f"{path} is not a model that can be used: {error}") from error
 
@@ -135,7 +145,8 @@ class Model:
             the model is too large to be loaded.
         """
         target = check_target(path)
-        arrays = {name: np.ascontiguousarray(a) for name, a in arrays_of(self.classifier).items()}
+        arrays = arrays_of(self.classifier) | (bundle.arrays_in(self.base) if self.base else {})
+        arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         content = self.card.to_dict()
         Card.from_dict(content)
         card = json.dumps(content, sort_keys=True, allow_nan=False)
@@ -240,12 +251,11 @@ class Model:
     @cached_property
     def _base(self) -> Base:
         from headstart.extract.base import load_base
-        from headstart.extract.weights import find_weights
 
         spec = self.card.spec
         check_rule(spec)
         base = load_base(
-            find_weights(self._weights_name()),
+            self._weights_file(),
             size=spec.size,
             layers=[spec.layer],
             pool=spec.pool,
@@ -269,19 +279,24 @@ class Model:
             If they are others.
         """
         from headstart.extract.base import load_arrays
-        from headstart.extract.weights import find_weights
 
-        file = find_weights(self._weights_name())
+        file = self._weights_file()
         arrays = load_arrays(file)
         self._check_digest(arrays.digest())
         return dataclasses.replace(file, arrays=arrays)
 
+    def _weights_file(self) -> WeightsFile:
+        from headstart.extract.weights import find_weights
+
+        return self.base or find_weights(self._weights_name())
+
     def _check_digest(self, found: str) -> None:
         expected = self.card.spec.weights
         if found != expected:
+            name = self.base.name if self.base else self._weights_name()
             raise ModelError(
                 f"it was trained on features of the weights {expected[:16]}..., but "
-                f"{self._weights_name()!r} gives {found[:16]}...: name the right ones with "
+                f"{name!r} gives {found[:16]}...: name the right ones with "
                 "--weights"
             )
 
@@ -357,7 +372,7 @@ def _digest(card: str, arrays: Mapping[str, NDArray[Any]]) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path) -> tuple[Card, Portable]:
+def _read(path: Path) -> tuple[Card, Portable, WeightsFile | None]:
     """Return a checked card and classifier: nothing is read before its size is known."""
     if not path.is_file():
         raise ModelError("there is no such file" if not path.exists() else "it is no file")
@@ -369,7 +384,7 @@ def _read(path: Path) -> tuple[Card, Portable]:
             if metadata.keys() != {_KEY, "sha256"} or len(metadata[_KEY]) > _MOST_CARD:
                 raise ModelError("it has no card of ours")
             card = Card.from_dict(json.loads(metadata[_KEY]))
-            arrays = _arrays(file, KINDS[card.kind])
+            arrays = _arrays(file, card)
     except _UNREADABLE as error:
         if isinstance(error, ModelError):
             raise
@@ -377,15 +392,29 @@ def _read(path: Path) -> tuple[Card, Portable]:
         raise ModelError(f"it cannot be read ({why})") from error
     if _digest(metadata[_KEY], arrays) != metadata["sha256"]:
         raise ModelError("its checksum does not fit: it is damaged or was changed")
-    return card, KINDS[card.kind](**arrays)
+    base = {name: arrays.pop(name) for name in list(arrays) if name.startswith(bundle.PREFIX)}
+    return card, KINDS[card.kind](**arrays), bundle.weights_of(base) if base else None
 
 
-def _arrays(file: Any, kind: type[Any]) -> dict[str, NDArray[Any]]:
-    """Read the arrays of a kind, and no others."""
+def _arrays(file: Any, card: Card) -> dict[str, NDArray[Any]]:
+    """Read the arrays of a head's kind, and of a base, and no others: first what they are."""
+    kind, names = KINDS[card.kind], sorted(file.keys())
+    found = {name: _layout(file.get_slice(name), name) for name in names}
+    base = {name: found.pop(name) for name in names if name.startswith(bundle.PREFIX)}
     expected = sorted(field.name for field in dataclasses.fields(kind))
-    if sorted(file.keys()) != expected:
-        raise ModelError(f"it holds the arrays {sorted(file.keys())}; expected {expected}")
-    for name in expected:
-        if file.get_slice(name).get_dtype() not in _DTYPES:
-            raise ModelError(f"its {name} is of {file.get_slice(name).get_dtype()}")
-    return {name: file.get_tensor(name) for name in expected}
+    if sorted(found) != expected:
+        raise ModelError(f"it holds the arrays {sorted(found)}; expected {expected}")
+    try:
+        kind.check_layout(found, card.features, len(card.classes))
+    except HeadError as error:
+        raise ModelError(str(error)) from error
+    if base:
+        bundle.check_layout(base)
+    return {name: file.get_tensor(name) for name in names}
+
+
+def _layout(array: Any, name: str) -> tuple[str, tuple[int, ...]]:
+    """Return dtype and shape of an array that was not read yet."""
+    if array.get_dtype() not in _DTYPES:
+        raise ModelError(f"its {name} is of {array.get_dtype()}")
+    return _DTYPES[array.get_dtype()], tuple(array.get_shape())

@@ -18,6 +18,8 @@ from headstart.heads.ridge import RidgeHead
 from headstart.heads.svm import SVMHead
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from headstart.heads.rows import FeatureRows
@@ -80,27 +82,40 @@ class Arrays:
         HeadError
             If one has another dtype or shape, no rows, or a number that is not finite.
         """
+        arrays = {name: getattr(self, name) for name in self.layout}
+        self.check_layout({n: (a.dtype.name, a.shape) for n, a in arrays.items()}, d, k)
+        for name, array in arrays.items():
+            if not np.isfinite(array).all():
+                raise HeadError(f"{name} has numbers that are not finite")
+
+    @classmethod
+    def check_layout(cls, found: Mapping[str, tuple[str, tuple[int, ...]]], d: int, k: int) -> None:
+        """Refuse dtypes and shapes that do not fit, before an array is read.
+
+        Raises
+        ------
+        HeadError
+            If an array has another dtype or shape, or no rows.
+        """
         lengths = {"d": d, "k": k, "p": k * (k - 1) // 2, "1": 1}
-        for name, expected in self.layout.items():
-            _check_array(name, getattr(self, name), expected, lengths)
+        for name, expected in cls.layout.items():
+            _check_shape(name, *found[name], expected, lengths)
 
 
-def _check_array(
-    name: str, array: NDArray[Any], expected: Expected, lengths: dict[str, int]
+def _check_shape(
+    name: str, dtype: str, found: tuple[int, ...], expected: Expected, lengths: dict[str, int]
 ) -> None:
-    """Refuse an array; note in `lengths` what its free dimensions are."""
-    if array.dtype.name not in expected.dtypes or array.ndim != len(expected.shape):
+    """Refuse an array of another kind; note in `lengths` what its free dimensions are."""
+    if dtype not in expected.dtypes or len(found) != len(expected.shape):
         raise HeadError(
-            f"{name} is of {array.dtype} with {array.ndim} dimensions; expected "
+            f"{name} is of {dtype} with {len(found)} dimensions; expected "
             f"{' or '.join(expected.dtypes)} with {len(expected.shape)}"
         )
-    for letter, length in zip(expected.shape, array.shape, strict=True):
+    for letter, length in zip(expected.shape, found, strict=True):
         lengths.setdefault(letter, max(length, 1))
     shape = tuple(lengths[letter] for letter in expected.shape)
-    if array.shape != shape:
-        raise HeadError(f"{name} has shape {array.shape}; expected {shape}")
-    if not np.isfinite(array).all():
-        raise HeadError(f"{name} has numbers that are not finite")
+    if found != shape:
+        raise HeadError(f"{name} has shape {found}; expected {shape}")
 
 
 @dataclass(frozen=True)

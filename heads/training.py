@@ -9,7 +9,7 @@ import numpy as np
 
 from headstart.cache import Store
 from headstart.cache.catalog import now, versions
-from headstart.errors import HeadError
+from headstart.errors import HeadError, ModelError
 from headstart.heads.card import A_FILE, MOST_PIXELS, Card, check_rule
 from headstart.heads.comparison import compare
 from headstart.heads.forms import Forms
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from headstart.cache import Progress
     from headstart.cache.store import Pool
+    from headstart.extract.weights import WeightsFile
     from headstart.heads.base import ClassWeight, Head
     from headstart.heads.comparison import Comparison
 
@@ -42,6 +43,7 @@ def train(
     class_weight: ClassWeight = None,
     group_by: str | ArrayLike | None = None,
     max_memory: int | None = None,
+    bundle: bool = False,
     progress: Progress | None = None,
 ) -> Model:
     """Measure a head as `compare` does, then fit it on all training rows.
@@ -58,6 +60,9 @@ def train(
         Name of a head.
     layer, pool, cv, seed, class_weight, group_by, max_memory, progress
         As for `compare`.
+    bundle : bool
+        Whether the model carries the base's weights, which the extraction took, and which it names
+        by their digest else.
 
     Returns
     -------
@@ -69,7 +74,10 @@ def train(
     HeadError
         If the head is unknown, a class has too few rows, or the rows do not fit in memory.
     ModelError
-        If this version makes other features of a picture than those of the store.
+        If this version makes other features of a picture than those of the store, or the weights
+        to bundle are not those it was made with.
+    WeightsError
+        If the weights to bundle cannot be had.
 
     Examples
     --------
@@ -84,6 +92,7 @@ def train(
     trained = split.trained
     source = FeatureRows(store, layer, rows.numbers[trained], pool)
     _check(source, rows.codes[trained], max_memory)
+    base = _base(store, source) if bundle else None
     found = compare(
         store,
         [head],
@@ -100,7 +109,7 @@ def train(
     classifier.fit(space.coordinates_, rows.codes[trained], groups=rows.groups[trained])
     form = portable(classifier, Trained(space, source))
     counts = np.bincount(rows.codes[trained], minlength=len(store.classes))
-    return Model(_card(source, found, classifier, form.kind, counts), form)
+    return Model(_card(source, found, classifier, form.kind, counts), form, base=base)
 
 
 def _new(head: str, **options: Any) -> Head:
@@ -109,6 +118,30 @@ def _new(head: str, **options: Any) -> Head:
     known = classifier.get_params(deep=False)
     classifier.set_params(**{name: value for name, value in options.items() if name in known})
     return classifier
+
+
+def _base(store: Store, source: FeatureRows) -> WeightsFile:
+    """Return the weights the features were made with, read.
+
+    Raises
+    ------
+    WeightsError
+        If they cannot be had.
+    ModelError
+        If they are others.
+    """
+    from headstart.extract.base import load_arrays
+    from headstart.extract.weights import find_weights
+
+    name = str(store.catalog.settings.get("weights", ""))
+    file, expected = find_weights(name), store.stored(source.layer, source.pool)[0].weights
+    arrays = load_arrays(file)
+    if arrays.digest() != expected:
+        raise ModelError(
+            f"the store's features are of the weights {expected[:16]}..., but {name!r} gives "
+            f"{arrays.digest()[:16]}... now: bring those back, or leave --bundle away"
+        )
+    return replace(file, arrays=arrays)
 
 
 def _check(source: FeatureRows, codes: NDArray[np.int64], max_memory: int | None) -> None:

@@ -332,6 +332,11 @@ def _add_train(verb: argparse.ArgumentParser) -> None:
     _add_rows(verb, folds="folds that measure it, without a validation split (default: 5)")
     verb.add_argument("--head", required=True, help="name of a head, as for compare")
     verb.add_argument("-o", dest="file", metavar="MODEL", required=True, help="file to write")
+    verb.add_argument(
+        "--bundle",
+        action="store_true",
+        help="put the base's weights into the file, 87 MB (default: they are named by digest)",
+    )
 
 
 def _add_predict(verb: argparse.ArgumentParser) -> None:

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import pickle
+import resource
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,8 @@ import fakes
 from headstart.errors import HeadError, ModelError
 from headstart.extract import Settings, fill_store
 from headstart.extract import decode as decode_module
+from headstart.extract.base import load_arrays
+from headstart.extract.weights import WeightsFile, find_weights
 from headstart.heads import compare, training
 from headstart.heads import model as model_module
 from headstart.heads.card import Card
@@ -474,3 +477,88 @@ def test_memory_is_passed_on(make_store: Make, draw: Make, monkeypatch: pytest.M
     monkeypatch.setattr(training, "compare", compared)
     made = train(make_store(*draw(60, signal=0.3)), "ridge", cv=2, max_memory=1 << 30)
     assert (seen, made.card.head) == ([1 << 30], "ridge")
+
+
+def test_a_file_is_not_read_before_it_fits(model: Model, tmp_path: Path) -> None:
+    """Three gigabytes of zeros under the name of weights are refused by their shape, unread."""
+    card = json.dumps(model.card.to_dict())
+    n = 250_000_000
+    shapes = {"bias": [3], "weights": [3, n]}
+    ends = {"bias": [0, 12], "weights": [12, 12 + 12 * n]}
+    header = {
+        "__metadata__": {"headstart": card, "sha256": "0" * 64},
+        **{k: {"dtype": "F32", "shape": shapes[k], "data_offsets": ends[k]} for k in shapes},
+    }
+    text = json.dumps(header).encode()
+    path = tmp_path / "large.model"
+    path.write_bytes(len(text).to_bytes(8, "little") + text)
+    os.truncate(path, 8 + len(text) + ends["weights"][1])  # a hole: it takes no place
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ModelError, match=rf"weights has shape \(3, {n}\); expected \(3, 360\)"):
+        Model.load(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes
+
+
+# --- the base in the file ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def base() -> WeightsFile:
+    """Give weights of a base, as they are read."""
+    file = find_weights("random:1")
+    return dataclasses.replace(file, arrays=load_arrays(file))
+
+
+def _carrying(model: Model, base: WeightsFile) -> Model:
+    assert base.arrays is not None
+    spec = dataclasses.replace(model.card.spec, weights=base.arrays.digest())
+    return Model(dataclasses.replace(model.card, spec=spec), model.classifier, base=base)
+
+
+def test_a_model_can_carry_its_base(model: Model, base: WeightsFile, tmp_path: Path) -> None:
+    """What it loads is what was saved, and no name in its card is followed."""
+    made = _carrying(model, base)
+    path = made.save(tmp_path / "one.model")
+    assert path.stat().st_size > 80_000_000
+    again = Model.load(path)
+    found = again.base_weights()
+    assert found.arrays is not None
+    assert found.arrays.digest() == made.card.spec.weights
+    assert again.card == made.card
+    with pytest.raises(ModelError, match="'random:2' gives"):
+        again.with_weights("random:2").base_weights()
+    other = Model(model.card, model.classifier, base=base)
+    with pytest.raises(ModelError, match="'random:1' gives"):
+        other.base_weights()
+
+
+BASES: dict[str, Callable[[dict[str, Any], dict[str, Any]], Any]] = {
+    "a kernel too few": lambda _, arrays: arrays.pop("base.kernel.93") is None,
+    "a kernel too many": _array("base.kernel.94", np.zeros((1, 1, 3, 3), np.float32)),
+    "a kernel of another shape": _array("base.kernel.00", np.zeros((3, 3, 3, 33), np.float32)),
+    "a norm in half precision": _array("base.norm.00", np.zeros((3, 32), np.float16)),
+    "a norm that is no number": _array("base.norm.00", np.full((3, 32), np.nan, np.float32)),
+    "a layer that runs code": _array("base.lambda.00", np.zeros(3, np.float32)),
+}
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_hostile_bases_are_refused(
+    model: Model, base: WeightsFile, tmp_path: Path, name: str
+) -> None:
+    """What is no base is not taken for one, also with a checksum that fits."""
+    good = _carrying(model, base).save(tmp_path / "good.model")
+    path = rewritten(good, tmp_path / "bad.model", BASES[name])
+    with pytest.raises(ModelError, match=r"bad\.model is not a model that can be used"):
+        Model.load(path)
+
+
+@pytest.mark.usefixtures("fake_base")
+def test_the_base_to_bundle_is_that_of_the_store(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other weights than those of the features are refused before anything is measured."""
+    store, _ = fill_store(pets, tmp_path / "store", Settings(size=16, weights="random:1"))
+    monkeypatch.setattr(training, "compare", lambda *_, **__: pytest.fail("measured"))
+    with pytest.raises(ModelError, match="leave --bundle away"):
+        train(store, "ridge", cv=2, bundle=True)
