@@ -303,6 +303,10 @@ def test_command(
     assert len(before) == 4
     assert cli.main(given) == 0
     assert {file: file.read_bytes() for file in tmp_path.glob("page*")} == before
+    for bar, status in (("1", 1), ("0.01", 0)):
+        capsys.readouterr()
+        assert cli.main([*given, "--fail-under", bar]) == status
+        assert ("the best accuracy is" in capsys.readouterr().err) == bool(status)
     content = json.loads(answer.read_text())
     assert [(entry["mode"], entry["head"], entry["seed"]) for entry in content["modes"]] == [
         ("majority", "-", 0),

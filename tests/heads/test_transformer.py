@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 
 import fakes
@@ -53,6 +53,8 @@ def test_a_search_computes_no_picture_twice(
     search = GridSearchCV(clone(pipeline), {"logisticregression__C": [0.1, 10.0]}, cv=3)
     search.fit(paths, labels)
     assert search.score(paths, labels) > 0.8
+    scores = cross_val_score(clone(pipeline), paths, labels, cv=4)
+    assert np.isfinite(scores).all()
     assert sum(computed) == len(paths)
     assert Store.open(tmp_path / "cache").labels().tolist() == [-1] * len(paths)
 
