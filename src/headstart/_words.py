@@ -52,6 +52,8 @@ def plural(count: int, what: str) -> str:
 
 def seconds(count: float) -> str:
     """Return a duration for people: ``0.42 s``, ``3 min 20 s``."""
+    if 0 < count < 0.005:
+        return f"{max(1000 * count, 0.1):.1f} ms"
     if count < 10:
         return f"{count:.2f} s"
     if count < 120:
@@ -116,7 +118,7 @@ def left_out(rows: Sequence[LeftOut], where: str = "") -> Iterator[str]:
     """Say what was left out: each kind of reason, with how often and an example."""
     kinds = collections.defaultdict(list)
     for row in rows:
-        kinds[row.reason.split(":")[0].split(",")[-1].strip()].append(row)
+        kinds[kind_of(row.reason)].append(row)
     most = sorted(kinds.values(), key=len, reverse=True)
     for found in most[:_SHOWN]:
         example = found[0]
@@ -156,6 +158,18 @@ def held(found: Status) -> Iterator[str]:
     if found.unused_bytes:
         yield f"  {size(found.unused_bytes)} in shards that no row needs now"
     yield from left_out(found.left_out)
+
+
+def kind_of(reason: str) -> str:
+    """Return what reasons of one kind have in common.
+
+    Examples
+    --------
+    >>> kind_of("168.4 megapixels, over the limit of 64")
+    'over the limit of 64 megapixels'
+    """
+    plain_reason = re.sub(r"^[\d.]+ (megapixels), (over the limit of \d+)", r"\2 \1", reason)
+    return plain_reason.split(":")[0].split(",")[-1].strip()
 
 
 #: The first line of a model's page, by which it is known.

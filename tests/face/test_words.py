@@ -40,7 +40,15 @@ def test_sizes_read_back_within_their_rounding(count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "text"), [(0.123, "0.12 s"), (59.6, "60 s"), (200, "3 min 20 s"), (9000, "2.5 h")]
+    ("count", "text"),
+    [
+        (0, "0.00 s"),
+        (0.0021, "2.1 ms"),
+        (0.123, "0.12 s"),
+        (59.6, "60 s"),
+        (200, "3 min 20 s"),
+        (9000, "2.5 h"),
+    ],
 )
 def test_seconds(count: float, text: str) -> None:
     """Durations are told as people would."""

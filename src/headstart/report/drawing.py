@@ -24,6 +24,8 @@ SERIES = (
     *("#0072b2", "#c2410c", "#00795c", "#a3467f"),
     *("#8a6d00", "#3b8fc4", "#5b4fb0", "#59636e"),
 )
+_LETTER, _LINE = 4.6, 9.5  # width and height of text at 8 points, in points
+_LEADER = {"arrowstyle": "-", "color": MUTED, "linewidth": 0.6, "relpos": (0, 0.5), "shrinkA": 0}
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _CLASSES = {INK: "ink", MUTED: "muted", GRID: "grid", PAPER: "paper"}
 _CLASSES |= {colour: f"s{number}" for number, colour in reversed(list(enumerate(SERIES)))}
@@ -137,6 +139,39 @@ def colour(number: int) -> str:
 def marker(number: int) -> str:
     """Return the marker of a series."""
     return MARKERS[min(number, len(MARKERS) - 1)]
+
+
+def name_points(axes: Any, points: Sequence[tuple[str, tuple[float, float]]]) -> None:
+    """Write names beside points, one below the other where they would lie on each other.
+
+    A name that is not beside its point has a line to it. The axes' limits and scales must be set.
+    """
+    width, height = (72 * 0.85 * inches for inches in axes.figure.get_size_inches())
+    axes.autoscale_view()
+    to_share = axes.transScale + axes.transLimits
+    taken: list[tuple[float, float, float]] = []  # left, right and middle, in points
+    for name, point in sorted(points, key=lambda named: -named[1][1]):
+        share = to_share.transform(point)
+        left, middle = share[0] * width + 6, share[1] * height
+        right = left + _LETTER * len(name)
+        wanted = middle
+        while any(
+            left < end and begin < right and abs(middle - other) < _LINE
+            for begin, end, other in taken
+        ):
+            middle -= 1
+        taken.append((left, right, middle))
+        far = wanted - middle > _LINE / 2
+        axes.annotate(
+            name,
+            point,
+            xytext=(9 if far else 6, middle - wanted),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+            color=INK,
+            arrowprops=_LEADER if far else None,
+        )
 
 
 def percent_axis(axis: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from headstart.report.drawing import (
     Drawing,
     colour,
     marker,
+    name_points,
     percent_axis,
     shown,
     table,
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 #: A line of the accuracy figure: name, accuracy, interval, seconds.
 Measured = tuple[str, float, tuple[float, float], float]
 _MOST_CLASSES = 24
+_FEW = 10  # pictures of which a share says little
 
 
 def drawings(report: Report) -> Iterator[Drawing]:
@@ -147,20 +150,15 @@ def tradeoff_drawing(
         axes.plot(
             [times[i] for i in best], [measured[i][1] for i in best], color=MUTED, linewidth=1
         )
-        for number, (name, accuracy, (low, high), _) in enumerate(measured):
+        for number, (_, accuracy, (low, high), _) in enumerate(measured):
             tone = colour(0) if number in best else MUTED
             axes.plot([times[number]] * 2, [low, high], color=tone, linewidth=1, alpha=0.6)
             axes.plot(times[number], accuracy, marker=marker(number), color=tone, linestyle="none")
-            axes.annotate(
-                shown(name, 18),
-                (times[number], accuracy),
-                xytext=(5, 4 if number % 2 else -10),
-                textcoords="offset points",
-                fontsize=8,
-                color=INK,
-            )
         axes.set_xscale("log")
         axes.margins(x=0.2, y=0.1)
+        named = [(shown(name, 24), accuracy) for name, accuracy, *_ in measured]
+        name_points(axes, [(n, (x, y)) for (n, y), x in zip(named, times, strict=True)])
+        axes.set_xticks(_ticks(*axes.get_xlim()))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.minorticks_off()
         axes.set_xlabel(axis)
@@ -178,6 +176,30 @@ def tradeoff_drawing(
             ("", "seconds", "accuracy"), [(n, f"{s:.3g}", f"{a:.3f}") for n, a, _, s in measured]
         ),
     )
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Return round numbers between two on a logarithmic axis: few, and two at least.
+
+    Examples
+    --------
+    >>> _ticks(0.7, 3.5)
+    [1.0, 2.0]
+    >>> _ticks(0.05, 700)
+    [0.1, 1.0, 10.0, 100.0]
+    >>> _ticks(1.2, 1.7)
+    [1.3, 1.4, 1.5, 1.6]
+    """
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
+        marks = [step * 10.0**power for power in range(first, last + 1) for step in steps]
+        found = [mark for mark in marks if low <= mark <= high]
+        if len(found) >= (3 if len(steps) < 3 else 2):
+            return found
+    from matplotlib.ticker import MaxNLocator
+
+    even = [float(mark) for mark in MaxNLocator(4).tick_values(low, high)]
+    return [round(mark, 10) for mark in even if low <= mark <= high]
 
 
 def _classes_drawing(classes: Sequence[ClassScore]) -> Drawing:
@@ -311,9 +333,10 @@ def _trust_drawing(trust: Sequence[Trust]) -> Drawing:
     def draw(axes: Any) -> None:
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (3, 3)))
         for number, one in enumerate(trust):
+            bins = [bin_ for bin_ in one.bins if bin_.rows >= _FEW] or one.bins
             axes.plot(
-                [bin_.confidence for bin_ in one.bins],
-                [bin_.accuracy for bin_ in one.bins],
+                [bin_.confidence for bin_ in bins],
+                [bin_.accuracy for bin_ in bins],
                 color=colour(number),
                 marker=marker(number),
                 markersize=4.5,
@@ -340,7 +363,8 @@ def _trust_drawing(trust: Sequence[Trust]) -> Drawing:
         + "; ".join(_trusted(one) for one in trust)
         + ".",
         note="On the dashed line, 80% sure means right 80% of the time. Below it a head is too "
-        "sure of itself, above it too modest.",
+        "sure of itself, above it too modest. Points of fewer than "
+        f"{_FEW} pictures are in the table alone.",
         draw=draw,
         size=SQUARE,
         table=table(("head", "probability", "right", "pictures"), rows),

@@ -192,7 +192,7 @@ def _facts(store: Store) -> Facts:
     spec = store.spec
     kinds: dict[str, list[str]] = collections.defaultdict(list)
     for row in held.left_out:
-        kinds[row.reason.split(":")[0].split(",")[-1].strip()].append(row.path)
+        kinds[_words.kind_of(row.reason)].append(row.path)
     return Facts(
         store=store.place,
         rows=held.rows,

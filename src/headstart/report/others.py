@@ -128,7 +128,7 @@ def curve_drawing(found: Curve) -> Drawing:
         percent_axis(axes.yaxis)
         axes.figure.legend(loc="outside lower center", ncols=3, fontsize=8.5)
 
-    gains = "; ".join(f"{head} {found.gain(head):+.1%}" for head in heads)
+    gains = "; ".join(f"{head} {100 * found.gain(head):+.1f} points" for head in heads)
     return Drawing(
         key="curve",
         title="What more pictures would buy",

@@ -12,6 +12,7 @@
   const shot = (row, parent) => {
     const known = data.rows[row];
     const figure = make("figure", "", parent);
+    if (known) figure.title = known[0];
     if (!known) {
       make("figcaption", "row " + row, figure);
       return figure;

@@ -58,7 +58,8 @@ def page(report: Report) -> str:
         "plural": _words.plural,
         "words": words,
         "percent": percent,
-        "share": lambda value: "-" if math.isnan(value) else f"{value:.1%}",
+        "rate": lambda value: f"{value:.1%}",
+        "share": _share,
         "verdict": _verdict,
         "number": lambda value: "-" if value is None else f"{value:.3f}",
         "heat": lambda share: min(9, round(9 * share)),
@@ -128,6 +129,19 @@ def _verdict(p_value: float | None) -> str:
         return "best"
     sign = "worse" if p_value < _SIGNIFICANT else "not distinguishable"
     return f"{sign} (p={p_value:.2g})"
+
+
+def _share(value: float) -> str:
+    """Write a probability; none that was measured is 0 or 1.
+
+    Examples
+    --------
+    >>> _share(0.9999), _share(0.7), _share(0.0001)
+    ('> 99.9%', '70.0%', '< 0.1%')
+    """
+    if math.isnan(value):
+        return "-"
+    return "> 99.9%" if value >= 0.9995 else "< 0.1%" if value < 0.0005 else f"{value:.1%}"
 
 
 def _settings(params: dict[str, Any]) -> str:
