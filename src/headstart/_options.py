@@ -19,6 +19,7 @@ npm package nsfwjs 4.3.0 with 'npm pack' and checked by SHA-256); 'random' or 'r
 (untrained, for tests); or a FILE: Keras' published ..._notop.h5, a .weights.h5 or a .keras"""
 _NAMES = "NAME[,NAME...]"
 _SIZE = "input height and width in pixels, 75 or more (default: 150)"
+_POOLS = ("none", "avg", "max")
 _MAX_PIXELS = "leave out pictures with more pixels (default: 64000000)"
 _DATA = """\
 a folder with a folder for each class; the same inside train/, validation/ (or val/), test/;
@@ -114,6 +115,11 @@ def _add_inspect(verb: argparse.ArgumentParser) -> None:
         metavar=_NAMES,
         help="layers to cost (default: mixed7)",
     )
+    verb.add_argument(
+        "--pool",
+        choices=_POOLS,
+        help="pooling over height and width to cost (default: none)",
+    )
     verb.add_argument("--all", dest="all_layers", action="store_true", help="list every layer")
     verb.add_argument("--max-pixels", type=_count, help=_MAX_PIXELS)
     verb.add_argument(
@@ -135,7 +141,7 @@ def _add_extract(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument(
         "--pool",
-        choices=("none", "avg", "max"),
+        choices=_POOLS,
         help="pooling over height and width before storing (default: none)",
     )
     verb.add_argument("--size", type=_count, help=_SIZE)
@@ -239,7 +245,7 @@ def _add_rows(
     verb.add_argument("--layer", help="a stored layer (default: the first)")
     verb.add_argument(
         "--pool",
-        choices=("none", "avg", "max"),
+        choices=_POOLS,
         help="pooling over height and width (default: none)",
     )
     verb.add_argument("--cv", type=_folds, help=folds)

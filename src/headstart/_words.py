@@ -326,8 +326,9 @@ def _pictures(found: Inspection, pictures: Pictures) -> Iterator[str]:
     yield from _groups("identical pictures on both sides of a split", pictures.across_splits)
     yield from _groups("identical pictures under two labels", pictures.across_labels)
     cost = pictures.cost
+    pooled = "" if cost.pool == "none" else f", {cost.pool} pooled"
     yield (
-        f"  extraction at {', '.join(cost.layers)}: about {seconds(cost.seconds)} "
+        f"  extraction at {', '.join(cost.layers)}{pooled}: about {seconds(cost.seconds)} "
         f"({cost.images_per_second:.0f} images/s here), at most {size(cost.bytes)} on disk, "
         f"about {size(cost.memory)} of memory"
     )

@@ -33,6 +33,7 @@ class Cost:
     """What extraction would take on this machine, from a few measured batches."""
 
     layers: tuple[str, ...]
+    pool: str
     seconds: float
     images_per_second: float
     bytes: int
@@ -72,6 +73,7 @@ def inspect(
     *,
     size: int = Spec.size,
     layers: tuple[str, ...] = (Spec.layer,),
+    pool: str = Spec.pool,
     all_layers: bool = False,
     max_pixels: int = MAX_PIXELS,
     progress: Progress | None = None,
@@ -86,6 +88,8 @@ def inspect(
         Input height and width, in pixels.
     layers
         Layers to cost.
+    pool
+        Pooling to cost them with: ``none``, ``avg`` or ``max``.
     all_layers
         List every layer one can cut at, not only the ``mixed`` ones.
     max_pixels
@@ -108,7 +112,7 @@ def inspect(
         source = read_source(data, workers=speed.threads, progress=progress)
         source, seconds = _usable(source, size, max_pixels, speed, progress)
         left_out = source.left_out
-        pictures = _pictures(str(data), source, _cost(source, size, layers, seconds))
+        pictures = _pictures(str(data), source, _cost(source, size, layers, pool, seconds))
     return Inspection(size, tuple(table), left_out, pictures)
 
 
@@ -148,11 +152,18 @@ def _pictures(data: str, source: Source, cost: Cost) -> Pictures:
     )
 
 
-def _cost(source: Source, size: int, layers: tuple[str, ...], decode_seconds: float) -> Cost:
+def _cost(
+    source: Source, size: int, layers: tuple[str, ...], pool: str, decode_seconds: float
+) -> Cost:
     """Estimate a run: the slower of decoding (measured) and the base (a few batches)."""
     distinct = len(set(source.sha256))
     base = load_base(
-        find_weights("random"), size=size, layers=layers, engine="auto", precision="auto"
+        find_weights("random"),
+        size=size,
+        layers=layers,
+        pool=pool,
+        engine="auto",
+        precision="auto",
     )
     pixels = np.zeros((base.batch_size, size, size, 3), np.uint8)
     base(pixels)
@@ -166,6 +177,7 @@ def _cost(source: Source, size: int, layers: tuple[str, ...], decode_seconds: fl
     row_bytes = sum(2 * int(np.prod(base.shapes[layer])) for layer in base.layers)
     return Cost(
         layers=base.layers,
+        pool=pool,
         seconds=seconds,
         images_per_second=distinct / seconds,
         bytes=distinct * row_bytes,

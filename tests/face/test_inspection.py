@@ -49,6 +49,18 @@ def test_pictures(
     assert pictures["cost"]["bytes"] == pictures["distinct"] * 2 * 36
 
 
+def test_pooling_is_costed(
+    pets: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With ``--pool`` a row has one number a channel, and the answer says so."""
+    monkeypatch.setattr(inspection, "load_base", fakes.FakeBase)
+    found = inspect(pets, pool="avg", layers=("mixed7", "mixed5"))
+    assert found.pictures is not None
+    assert found.pictures.cost.bytes == 20 * 2 * (4 + 3)
+    assert cli.main(["inspect", str(pets), "--pool", "max"]) == 0
+    assert "extraction at mixed7, max pooled: about" in capsys.readouterr().out
+
+
 def test_an_unknown_layer_is_refused_also_without_data() -> None:
     """A mistyped layer is answered with near ones, not with a table."""
     with pytest.raises(LayerError, match="no layer 'nonsense'"):
