@@ -82,7 +82,7 @@ def fetch() -> Path:
     folder = cache_folder()
     stem = PACKAGE.name.replace("@", "-")
     for path in sorted(folder.glob(f"{stem}-{'[0-9a-f]' * 64}.h5")):
-        if path.stem.rpartition("-")[2] == sha256_of(path):
+        if digest(path) == sha256_of(path):
             return path
     weights = parse(_pack())
     try:
@@ -92,6 +92,11 @@ def fetch() -> Path:
             f"The weights cannot be kept in {folder} ({one_line(error)}). Set HEADSTART_CACHE to a "
             "folder that can be written to."
         ) from error
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 in hex that a file of `fetch` has in its name, and was seen to have."""
+    return path.stem.rpartition("-")[2]
 
 
 def _keep(folder: Path, stem: str, weights: dict[str, NDArray[np.float32]]) -> Path:

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headstart.cache import sha256_of
+from headstart.extract._kept import ready
 from headstart.extract.augment import Augmentation
-from headstart.extract.pipeline import Decoder, Job, Outcome, Writer, run_jobs
+from headstart.extract.pipeline import Decoder, Job, Outcome, Writer, distance, run_jobs
 from headstart.extract.plan import jobs
 from headstart.extract.weights import is_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from contextlib import AbstractContextManager
 
     from headstart.cache import Filling, Progress, RowId, Spec
     from headstart.extract.base import Base
@@ -107,12 +109,17 @@ class Computation:
             rule=spec.decoding,
             augmentation=Augmentation.from_json(spec.augmentation) if spec.augmentation else None,
             workers=self._speed.threads,
-            ahead=2 * self._speed.batch_size + self._speed.threads,
+            ahead=distance(
+                spec.size,
+                views=1 + self._plan.source.views,
+                batch_size=self._speed.batch_size,
+                workers=self._speed.threads,
+            ),
         )
-        from headstart.extract.base import spread
-
-        with decoder:  # the first pictures are decoded while the base is loaded
-            base = self._load(spec, pool, tuple(dict.fromkeys(cuts.values())))
+        layers = tuple(dict.fromkeys(cuts.values()))
+        # The first pictures are decoded while the base is loaded.
+        with decoder, self._ready(spec, pool, layers) as bases:
+            base = bases[0]
             spec = dataclasses.replace(
                 spec,
                 weights=base.digest,
@@ -127,7 +134,7 @@ class Computation:
             with Writer(self._filling, specs, self._plan.missing, self.remembered) as writer:
                 run_jobs(
                     decoder,
-                    spread(base),
+                    bases,
                     writer,
                     cuts,
                     outcome=self.outcome,
@@ -149,13 +156,14 @@ class Computation:
             if job.row[0] in wanted
         ]
 
-    def _load(self, spec: Spec, pool: str, layers: tuple[str, ...]) -> Base:
-        from headstart.extract.base import load_base
+    def _ready(
+        self, spec: Spec, pool: str, layers: tuple[str, ...]
+    ) -> AbstractContextManager[tuple[Base, ...]]:
         from headstart.extract.weights import find_weights
 
         weights = find_weights(self.remembered["weights"])
         self.remembered["weights_sha256"] = weights.sha256
-        return load_base(
+        return ready(
             weights,
             size=spec.size,
             layers=layers,

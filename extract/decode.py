@@ -359,7 +359,7 @@ def _check_size(image: Image.Image, size: int, max_pixels: int) -> None:
 
 def _check_effort(image: ImageFile.ImageFile, data: bytes, kind: str) -> None:
     """Refuse files made to keep a decoder busy: endless JPEG scans, TIFF tiles that overlap."""
-    if kind == "JPEG":
+    if kind == "JPEG" and data.count(b"\xff\xda") > _MAX_SCANS:  # of all pictures of an MPO
         end = data.find(b"\xff\xd9")
         scans = data.count(b"\xff\xda", 0, end if end >= 0 else len(data))
         if scans > _MAX_SCANS:

@@ -86,8 +86,10 @@ def find_weights(name: str) -> WeightsFile:
     if name.partition(":")[0] == "random":
         random_seed(name)
         return WeightsFile(name, None, "")
-    fetch = {"imagenet": _imagenet, "registry": _registry.fetch}.get(name)
-    path = _existing_file(name) if fetch is None else fetch()
+    if name == "registry":
+        path = _registry.fetch()
+        return WeightsFile(name, path, _registry.digest(path))
+    path = _imagenet() if name == "imagenet" else _existing_file(name)
     return WeightsFile(name, path, sha256_of(path))
 
 

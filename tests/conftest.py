@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import fakes
+from headstart.extract import _kept
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
 # tested nevertheless.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def no_base_kept() -> None:
+    """Start every test with no base of another's ready."""
+    _kept.forget()
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from headstart.cache import Filling, RowId
 from headstart.cache.shard import read_head
 from headstart.extract import pipeline
 from headstart.extract._bases import Bases, Waits
-from headstart.extract.pipeline import Decoder, Job, Outcome, Writer, run_jobs, shard_rows
+from headstart.extract.pipeline import Decoder, Job, Outcome, Writer, distance, run_jobs, shard_rows
 from stores import SPEC
 
 
@@ -54,6 +54,17 @@ def test_decoder_keeps_the_order_and_its_distance(
             assert not isinstance(pixels, Exception)
             assert begun <= taken + 1 + 6
     assert begun == 40
+
+
+@pytest.mark.parametrize(
+    ("size", "views", "batch", "expected"),
+    [(150, 1, 32, 372), (299, 1, 32, 93), (150, 10, 32, 66), (75, 1, 32, 512), (150, 1, 256, 514)],
+)
+def test_pictures_are_decoded_ahead_within_a_bound(
+    size: int, views: int, batch: int, expected: int
+) -> None:
+    """Two batches at least, and no more than 24 MiB of pixels or 512 pictures beyond them."""
+    assert distance(size, views=views, batch_size=batch, workers=2) == expected
 
 
 def test_decoder_lets_go_when_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -652,7 +652,8 @@ def test_public_function(pets: Path, tmp_path: Path) -> None:
     steps = lambda *step: told.append(step)  # noqa: E731
     again = extract(pets, tmp_path / "two", size=SIZE, batch_size=4, progress=steps)
     assert len(again) == 20
-    assert told[-1] == ("extracting", 20, 20)
+    stage, *numbers = told[-1]  # on a busy machine the stage says what it waits for, too
+    assert (stage.partition(" ")[0], numbers) == ("extracting", [20, 20])
 
 
 def test_columns_of_a_manifest_stay_with_their_rows(pets: Path, tmp_path: Path) -> None:

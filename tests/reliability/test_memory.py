@@ -19,7 +19,7 @@ from PIL import Image
 import fakes
 from headstart import cli
 from headstart.cache import Store
-from headstart.extract import Settings, Speed, fill_store
+from headstart.extract import Settings, Speed, _kept, fill_store
 from headstart.extract.base import Base
 from headstart.extract.engines import Program
 from reliability import lab
@@ -66,6 +66,7 @@ class Cramped:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, fits: int, error: Exception) -> None:
         self.batches: list[int] = []
         self._fits, self._error = fits, error
+        _kept.forget()
         monkeypatch.setattr("headstart.extract.base.start_engine", lambda _, program: program)
         monkeypatch.setattr(Program, "__call__", self._run, raising=False)
         monkeypatch.setattr("headstart.extract.base.load_base", self._load)

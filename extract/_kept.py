@@ -1,0 +1,47 @@
+"""A base kept ready for the next run: making one ready takes as long as many pictures."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from headstart.extract.base import Base
+    from headstart.extract.weights import WeightsFile
+
+    _Bases = tuple[Base, ...]
+
+_kept: dict[tuple[object, ...], _Bases] = {}
+
+
+@contextlib.contextmanager
+def ready(weights: WeightsFile, **options: Any) -> Iterator[_Bases]:
+    """Give the base, a copy for every device, and keep it for the next run that wants the same.
+
+    One base is kept at most, and none that failed. A run has it to itself: another thread's, or a
+    forked process's, gets its own.
+
+    Parameters
+    ----------
+    weights, options
+        As for `load_base`.
+    """
+    # A process that was forked has the memory of its parent's base, and none of its threads.
+    key = (os.getpid(), weights.name, weights.sha256, *sorted(options.items()))
+    bases = _kept.pop(key, None)
+    forget()
+    if bases is None:
+        from headstart.extract.base import load_base, spread
+
+        bases = tuple(spread(load_base(weights, **options)))
+    yield bases
+    forget()
+    _kept[key] = bases
+
+
+def forget() -> None:
+    """Let go of what is kept."""
+    _kept.clear()
