@@ -14,7 +14,7 @@ from sklearn.base import clone
 from headstart.cache import Store
 from headstart.errors import HeadError
 from headstart.heads import table
-from headstart.heads.evaluation import HeadResult, evaluate, test_name, with_p_values
+from headstart.heads.evaluation import HeadResult, evaluate_all, test_name, with_p_values
 from headstart.heads.forms import Form, Forms, described
 from headstart.heads.registry import make_head, make_streamed
 from headstart.heads.rows import FeatureRows
@@ -210,18 +210,13 @@ def compare(
         plain=plain or None,
         cv=_INNER if len(split.splits) > 1 else None,
     )
-    results = [
-        evaluate(
-            name,
-            head,
-            form,
-            rows=rows,
-            splits=split.splits,
-            average_views=average_views,
-            progress=progress,
-        )
-        for name, head, form in entries
-    ]
+    results = evaluate_all(
+        entries,
+        rows=rows,
+        splits=split.splits,
+        average_views=average_views,
+        progress=progress,
+    )
     results.sort(key=_rank)
     majority = int(np.bincount(rows.codes[split.trained]).argmax())
     return Comparison(

@@ -18,7 +18,7 @@ from headstart.heads.parallel import parallel
 from headstart.heads.rows import FeatureRows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -125,23 +125,54 @@ def evaluate(
     rows: Labelled,
     splits: Folds,
     average_views: bool = False,
-    progress: Progress | None = None,
 ) -> HeadResult:
-    """Fit a head on the training part of every split, and measure it on the other part.
+    """Measure one head, as `evaluate_all` does."""
+    entries = [(name, head, form)]
+    return evaluate_all(entries, rows=rows, splits=splits, average_views=average_views)[0]
 
-    Rows are in memory, or in the store: then the head has to be one that reads them there. With
+
+def evaluate_all(
+    entries: Sequence[tuple[str, Any, Form]],
+    *,
+    rows: Labelled,
+    splits: Folds,
+    average_views: bool = False,
+    progress: Progress | None = None,
+) -> list[HeadResult]:
+    """Fit heads on the training part of every split, and measure them on the other part.
+
+    Rows are in memory, or in the store: then a head has to be one that reads them there. With
     `average_views`, a measured picture's probabilities are the mean over its views; a head without
-    probabilities is measured on the picture itself.
+    probabilities is measured on the picture itself. All fits that may run beside each other do,
+    also those of different heads: five folds of one head would leave two cores half idle at the
+    end of each.
     """
-    codes, steps = rows.codes, _Steps(name, len(splits), progress)
-    if isinstance(head, Head):
-        head.prepare()
+    steps = [_Steps(name, len(splits), progress) for name, _, _ in entries]
 
-    def one(split: tuple[Int, Int]) -> _Fold:
-        return _fold(head, form.X, rows, split, steps, average_views=average_views)
+    def one(task: tuple[int, tuple[Int, Int]]) -> _Fold:
+        number, split = task
+        _, head, form = entries[number]
+        if isinstance(head, Head):
+            head.prepare()
+        steps[number].begin()
+        return _fold(head, form.X, rows, split, steps[number], average_views=average_views)
 
-    steps.tell(0.0)
-    folds = parallel(one, splits) if getattr(head, "beside", False) else list(map(one, splits))
+    tasks = [(number, split) for number in range(len(entries)) for split in splits]
+    beside = [task for task in tasks if getattr(entries[task[0]][1], "beside", False)]
+    alone = [task for task in tasks if not getattr(entries[task[0]][1], "beside", False)]
+    found: list[list[_Fold]] = [[] for _ in entries]
+    for (number, _), fold in zip(
+        [*beside, *alone], [*parallel(one, beside), *map(one, alone)], strict=True
+    ):
+        found[number].append(fold)
+    return [
+        _result(name, form, folds, rows, splits)
+        for (name, _, form), folds in zip(entries, found, strict=True)
+    ]
+
+
+def _result(name: str, form: Form, folds: list[_Fold], rows: Labelled, splits: Folds) -> HeadResult:
+    """Return what a head did on all splits."""
     answers = _answers(rows, splits, folds)
     true, right = answers.true, answers.true == answers.guess
     chosen = [fold.chosen for fold in folds]
@@ -160,7 +191,7 @@ def evaluate(
         params=max(chosen, key=chosen.count),
         params_by_fold=chosen,
         accuracy_by_fold=[
-            float((codes[test] == fold.guess).mean())
+            float((rows.codes[test] == fold.guess).mean())
             for (_, test), fold in zip(splits, folds, strict=True)
         ],
         predictions=answers,
@@ -183,7 +214,14 @@ class _Steps:
 
     def __init__(self, name: str, fits: int, progress: Progress | None) -> None:
         self._name, self._fits, self._progress = name, fits, progress
-        self._done, self._lock = 0, threading.Lock()
+        self._begun, self._done, self._lock = False, 0, threading.Lock()
+
+    def begin(self) -> None:
+        """Tell that the first fit begins."""
+        with self._lock:
+            if not self._begun:
+                self._begun = True
+                self.tell(0.0)
 
     def fitted(self) -> None:
         """Count one fit."""

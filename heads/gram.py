@@ -159,7 +159,7 @@ def seconds_per_row(n: int, d: int, *, new: int = 64) -> float:
     left, right = np.ones((new, wide), np.float32), np.ones((n, wide), np.float32)
     seconds = []
     with single_threaded():  # threads that wait for each other took up to a hundred times as long
-        for _ in range(7):
+        for _ in range(3):
             started = time.perf_counter()
             left @ right.T
             seconds.append(time.perf_counter() - started)

@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 #: Pairs of steps that L-BFGS remembers; with this preconditioner more did not pay.
 _MEMORY = 6
 _HALVINGS = 30
-#: By how much L-BFGS may underestimate what is still to be gained.
-_CAUTION = 20
+#: Steps back to look for what they gained, and how many times that may still be to be gained.
+_LOOK_BACK, _CAUTION = 10, 20
 _ROUNDING = 100
 #: Curvature along a step below which it is not told from rounding.
 _SMALLEST = 1e-30
@@ -45,7 +45,9 @@ _SMALLEST = 1e-30
 _FULL = 0.8
 #: Problems that are worth a thread of their own.
 _CHUNK = 8
-_SINGLE_ITERATIONS = 100
+#: Below this, relatively, gradients and gains in float32 are rounding.
+_TRUSTED = 1e-6
+_SINGLE_ITERATIONS = 200
 
 
 @dataclass(frozen=True)
@@ -153,12 +155,11 @@ class _Limits:
 
 def _limits(problems: _Problems, tol: float, max_iter: int, gap: float | None) -> _Limits:
     """Return when to stop: float32 goes as far as its products can be trusted."""
+    wanted = np.inf if gap is None else gap
     if problems.rows.dtype == np.float64:
-        return _Limits(tol, max_iter, np.inf if gap is None else gap)
-    floor = 1e-5 * float(np.abs(problems.rows).mean(0).max())
-    return _Limits(
-        floor if gap is not None else max(tol, floor), min(max_iter, _SINGLE_ITERATIONS), np.inf
-    )
+        return _Limits(tol, max_iter, wanted)
+    floor = _TRUSTED * float(np.abs(problems.rows).mean(0).max())
+    return _Limits(max(tol, floor), min(max_iter, _SINGLE_ITERATIONS), max(wanted, _TRUSTED))
 
 
 class _Batch:
@@ -166,7 +167,8 @@ class _Batch:
 
     W, gradient ``(r + 1, k, P)`` with the intercepts in the last row; logits, residual
     ``(n, k, P)``; weight ``(n, P)``, summing to 1; penalty, diagonal ``(r + 1, P)``; loss,
-    curvature ``(P,)``; pairs: the last steps, the changes of the gradient, 1 / their product.
+    curvature ``(P,)``; pairs: the last steps, the changes of the gradient, 1 / their product;
+    losses: those before the last steps.
     """
 
     def __init__(self, problems: _Problems, W: Float, part: slice) -> None:
@@ -180,12 +182,14 @@ class _Batch:
         self.loss = self.curvature = np.zeros(len(self.number), rows.dtype)
         self.residual = self.logits
         self.pairs: list[tuple[Float, Float, Float]] = []
+        self.losses: list[Float] = []
 
     def keep(self, still: NDArray[np.bool_]) -> None:
         """Drop the problems that are not `still` open."""
         self.pairs = [(s[..., still], y[..., still], c[still]) for s, y, c in self.pairs]
+        self.losses = [loss[still] for loss in self.losses]
         for name, value in vars(self).items():
-            if name != "pairs":
+            if name not in {"pairs", "losses"}:
                 setattr(self, name, value[..., still])
 
     def remember(self, step: Float, change: Float) -> None:
@@ -196,26 +200,34 @@ class _Batch:
         np.divide(1, product, out=inverse, where=product > np.maximum(least, _SMALLEST))
         self.pairs = [*self.pairs[1 - _MEMORY :], (step, change, inverse)]
 
-    def above(self, step: Float) -> Float:
-        """Return how far each objective is above its minimum, with `step` the next direction.
+    def above(self) -> Float:
+        """Return how far each objective is above its minimum.
 
         The penalty's curvature alone bounds it by ``|g|² / (2 penalty)``, which is far too much
-        where the penalty is small; half of the step's slope is an estimate that can be trusted
-        once L-BFGS has learnt the curvature.
+        where the penalty is small; what the last steps have gained is an estimate.
         """
         certain: Float = 0.5 * _dot(self.gradient, self.gradient) / self.penalty[0]
-        if len(self.pairs) < _MEMORY:
+        self.losses = [*self.losses[-_LOOK_BACK:], self.loss]
+        if len(self.losses) <= _LOOK_BACK:
             return certain
-        estimate: Float = -0.5 * _CAUTION * _dot(self.gradient, step)
-        return np.minimum(certain, estimate)
+        return np.minimum(certain, _CAUTION * (self.losses[0] - self.loss))
 
     def direction(self) -> Float:
-        """Return the L-BFGS direction: two loops around the diagonal preconditioner."""
+        """Return the L-BFGS direction: two loops around the diagonal preconditioner.
+
+        Which is scaled by the curvature along the last step: without this a step was up to 32
+        times too long, and each line search took five evaluations.
+        """
         q, factors = -self.gradient, []
         for s, y, c in reversed(self.pairs):
             factors.append(c * _dot(s, q))
             q -= factors[-1] * y
-        q /= (np.maximum(self.curvature, 1e-9) * self.diagonal + self.penalty)[:, None]
+        diagonal = (np.maximum(self.curvature, 1e-9) * self.diagonal + self.penalty)[:, None]
+        q /= diagonal
+        if self.pairs:
+            _, y, c = self.pairs[-1]
+            curved = c * _dot(y, y / diagonal)
+            q /= np.where(curved > 0, curved, 1)
         for s, y, c in self.pairs:
             q += (factors.pop() - c * _dot(y, q)) * s
         return q
@@ -234,7 +246,7 @@ def _descend(problems: _Problems, W: Float, limits: _Limits, part: slice) -> tup
             batch.remember(batch.step, batch.gradient - before)
         step = batch.direction()
         steep = np.abs(batch.gradient).max((0, 1)) > limits.tol
-        steep |= batch.above(step) > limits.gap * batch.loss
+        steep |= batch.above() > limits.gap * batch.loss
         solved = batch.open & ~steep
         number = batch.number[solved]
         result[..., number], iterations[number] = batch.W[..., solved], iteration

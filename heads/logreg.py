@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 #: Inverse penalties for features of mean squared norm 1.
 PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0, 1000.0)
 
+#: How far, as a share, objectives may be above their smallest one where penalties are chosen. With
+#: the gradient's tolerance alone accuracies at C = 1000 were five rows in a thousand off.
+_GRID_GAP = 0.02
+
 
 class LogisticHead(Head):
     """Multinomial logistic regression with an L2 penalty, chosen by cross-validation.
@@ -127,7 +131,7 @@ class LogisticHead(Head):
         for number, (train, _) in enumerate(folds):
             weight[train, number] = rows.weight[train, None]
         penalties = np.tile(grid, len(folds))
-        fits = self._solve(Z, rows, weight.reshape(len(Z), -1), penalties)
+        fits = self._solve(Z, rows, weight.reshape(len(Z), -1), penalties, gap=_GRID_GAP)
         self.scores_ = _accuracies(fits, Z, rows.codes, folds)
         return best(self.scores_)
 
@@ -137,7 +141,7 @@ class LogisticHead(Head):
         rows: Training,
         weight: NDArray[np.float64],
         C: NDArray[np.float64],
-        gap: float | None = None,
+        gap: float,
     ) -> Solution:
         return solve(
             Z,

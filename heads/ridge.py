@@ -126,18 +126,22 @@ class _System:
         shrink = 1 / (self.extent[:, None] + alphas)
         own = 1 - (self.Q * self.Q) @ shrink - self.share[:, None]
         result = residual / np.maximum(own, _TINY)[..., None]
-        for group in groups:
-            root = np.sqrt(self.share[group])
+        for same in groups:
+            Q, root = self.Q[same], np.sqrt(self.share[same])[..., None]
+            rest = np.eye(same.shape[1]) - root * root.swapaxes(1, 2)
             for a in range(len(alphas)):
-                hat = (self.Q[group] * shrink[:, a]) @ self.Q[group].T + np.outer(root, root)
-                rest = np.eye(len(group)) - hat
-                result[group, a] = np.linalg.lstsq(rest, residual[group, a])[0]
+                hat = (Q * shrink[:, a]) @ Q.swapaxes(1, 2)
+                result[same, a] = np.linalg.pinv(rest - hat, hermitian=True) @ residual[same, a]
         return result
 
 
 def _shared(groups: NDArray[Any] | None) -> list[NDArray[np.int64]]:
-    """Return the rows of each group that has more than one."""
+    """Return the rows of groups that have more than one, ``(groups, size)`` for each size."""
     if groups is None:
         return []
     _, number, size = np.unique(groups, return_inverse=True, return_counts=True)
-    return [np.flatnonzero(number == g) for g in np.flatnonzero(size > 1)]
+    order = np.argsort(number, kind="stable")
+    first = np.cumsum(size) - size
+    return [
+        order[first[size == each][:, None] + np.arange(each)] for each in np.unique(size[size > 1])
+    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,7 +17,7 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.svm import LinearSVC
 
 from headstart.errors import HeadError
-from headstart.heads import LogisticHead, SVMHead, compare, forms
+from headstart.heads import LogisticHead, SVMHead, compare, forms, parallel
 from headstart.heads.splits import labelled_rows, protocol
 
 if TYPE_CHECKING:
@@ -44,6 +45,17 @@ class Recorder(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def predict(self, X: Any) -> Any:
         Recorder.asked.append(X)
         return np.full(len(X), self.classes_[0])
+
+
+class Meeting(Recorder):
+    """Waits in its fit for another one."""
+
+    beside = True
+    both = threading.Barrier(2, timeout=30)
+
+    def fit(self, X: Any, y: Any, groups: Any = None) -> Self:
+        self.both.wait()
+        return super().fit(X, y, groups)
 
 
 class Oracle(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -217,6 +229,18 @@ def test_progress_names_the_head_at_work(make_store: MakeStore, draw: Draw) -> N
         assert steps[0][0] == 0
         assert len(steps) == 4
         assert steps[-1][0] == steps[-1][1] > 0
+
+
+def test_heads_are_fitted_beside_each_other(
+    make_store: MakeStore, draw: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one split, two heads take two cores; results come in their own order."""
+    monkeypatch.setattr(parallel, "cores", lambda: 2)
+    store = make_store(*draw(60), split=(["train"] * 6 + ["validation"] * 4) * 6)
+    assert [head.head for head in compare(store, [Meeting(), Meeting()]).heads] == [
+        "Meeting",
+        "Meeting 2",
+    ]
 
 
 def test_prediction_costs_what_a_user_pays(
