@@ -95,7 +95,7 @@ class SVMHead(Head):
             raise HeadError(f"kernel must be one of {', '.join(KERNELS)}; found {self.kernel!r}")
         rows = self._training(X, y, sample_weight, groups)
         self.X_fit_ = rows.X
-        self.unit_ = float(rows.X.var(0).sum()) or 1.0
+        self.unit_ = _spread(rows.X, rows.sample_weight) or 1.0
         inner = rows.X @ rows.X.T
         kernels = {width: self._kernel(inner, np.diag(inner), width) for width in self._widths()}
         folds = self._folds(rows)
@@ -219,6 +219,13 @@ class SVMHead(Head):
     def _svc(self, C: float, rows: Training) -> SVC:
         weight = dict(enumerate(rows.class_weight))
         return SVC(C=C, kernel="precomputed", class_weight=weight, tol=self.tol, cache_size=500)
+
+
+def _spread(X: Float, weight: Float) -> float:
+    """Return the mean squared distance of rows from their mean, by their weights."""
+    share = weight / weight.sum()
+    centred = X - share @ X
+    return float(share @ np.einsum("ij,ij->i", centred, centred))
 
 
 class _Decided(ClassifierMixin, BaseEstimator):  # type: ignore[misc]

@@ -128,6 +128,20 @@ def test_weights_map_back_to_features(rows: Any) -> None:
     assert np.allclose(centred, expected - expected.mean(1, keepdims=True), atol=1e-3)
 
 
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_row_of_weight_0_has_no_part_in_training(rows: Any, *, plain: bool) -> None:
+    """Neither in the batches nor in the rows that decide when to stop."""
+    X, y, new, _ = rows
+    weight = np.random.default_rng(0).uniform(0.5, 2, len(y))
+    weight[60:90] = 0
+    kept = weight > 0
+    head = DenseHead(units=16, epochs=3, plain=plain, class_weight="balanced")
+    with_zeros = head.fit(X, y, weight).predict_proba(new)
+    without = head.fit(X[kept], y[kept], weight[kept]).predict_proba(new)
+    assert np.allclose(with_zeros, without, atol=1e-5)
+    assert not np.allclose(head.fit(X, y).predict_proba(new), without, atol=1e-2)
+
+
 def test_plain_trains_on_the_features(rows: Any) -> None:
     X, y, new, true = rows
     head = DenseHead(plain=True, units=32, epochs=20, learning_rate=1e-3).fit(X, y)

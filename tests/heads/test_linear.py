@@ -273,25 +273,49 @@ def test_the_order_of_rows_changes_nothing(head: Any, case: tuple[int, int, int,
 
 
 @settings(deadline=None, max_examples=30)
-@given(st.sampled_from(["logreg", "ridge", "ncm"]), cases)
+@given(heads, cases)
+def test_weight_0_is_a_row_dropped(head: Any, case: tuple[int, int, int, int]) -> None:
+    """Whatever is chosen and calibrated, a row of weight 0 has no part in it."""
+    X, y = drawn(*case)
+    weight = np.random.default_rng(case[3]).uniform(0.5, 2, len(y))
+    weight[3 * case[2] :: 2] = 0
+    kept = weight > 0
+    with_zeros = head.fit(X, y, weight).predict_proba(X)
+    assert np.array_equal(with_zeros, head.fit(X[kept], y[kept], weight[kept]).predict_proba(X))
+
+
+def _coefficients(head: Any, X: Any) -> Any:
+    return np.column_stack([head.coef_, head.intercept_])
+
+
+#: Heads whose choices and calibration are set aside, and what weighing rows must not change then.
+#: Of k neighbours a row of weight 2 is one, with two votes; of one neighbour that is all the same.
+WEIGHED: dict[str, tuple[Any, Callable[[Any, Any], Any]]] = {
+    "logreg": (LogisticHead(1.0, **TIGHT), _coefficients),
+    "balanced logreg": (LogisticHead(1.0, class_weight="balanced", **TIGHT), _coefficients),
+    "svm": (SVMHead(1.0, tol=1e-8), SVMHead.decision_function),
+    "balanced svm": (SVMHead(1.0, class_weight="balanced", tol=1e-8), SVMHead.decision_function),
+    "svm-rbf": (SVMHead(1.0, kernel="rbf", gamma=0.5, tol=1e-8), SVMHead.decision_function),
+    "ridge": (RidgeHead(0.1), _coefficients),
+    "balanced ridge": (RidgeHead(0.1, class_weight="balanced"), _coefficients),
+    "ncm": (NearestMeanHead(), lambda head, _: head.means_),
+    "knn": (NeighboursHead(1), NeighboursHead.predict),
+}
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.sampled_from(sorted(WEIGHED)), cases)
 def test_weights_0_and_2_are_rows_dropped_and_doubled(
     name: str, case: tuple[int, int, int, int]
 ) -> None:
     """A row of weight 2 counts as two rows, one of weight 0 as none."""
-    head: Any = {
-        "logreg": LogisticHead(1.0, **TIGHT),
-        "ridge": RidgeHead(0.1),
-        "ncm": NearestMeanHead(),
-    }[name]
+    head, told = WEIGHED[name]
     X, y = drawn(*case)
     weight = np.random.default_rng(case[3]).integers(0, 3, len(y))
     weight[: 2 * case[2]] = np.maximum(weight[: 2 * case[2]], 1)
-    a = head.fit(X, y, weight)
-    first = (a.means_,) if name == "ncm" else (a.coef_, a.intercept_)
-    b = head.fit(np.repeat(X, weight, 0), np.repeat(y, weight))
-    second = (b.means_,) if name == "ncm" else (b.coef_, b.intercept_)
-    for left, right in zip(first, second, strict=True):
-        assert np.allclose(left, right, atol=1e-5)
+    weighed = told(head.fit(X, y, weight), X)
+    doubled = told(head.fit(np.repeat(X, weight, 0), np.repeat(y, weight)), X)
+    assert np.allclose(weighed, doubled, atol=1e-5)
 
 
 @settings(deadline=None, max_examples=25)
