@@ -1,6 +1,6 @@
 """Many networks of one hidden layer, trained side by side as one Keras program.
 
-Their first layers stand side by side in one matrix, so that one product serves all of them; the
+Their first layers stand side by side, a few in one matrix, so that one product serves them; the
 rows stay on the device, where a batch is a few row numbers. Written against Keras 3 alone, for
 each of its backends. This module imports Keras: import it inside the function that trains.
 """
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     Int = NDArray[np.int64]
     Weights = tuple[Single, ...]
     Batch = tuple[NDArray[Any], Int, NDArray[Any]]
+
+#: Networks whose first layers are one matrix. More at a time are memory that has to be fetched and
+#: cleared anew for every step: sixteen took one and a half times as long as four times four.
+_TOGETHER = 4
 
 
 @dataclass(frozen=True)
@@ -163,42 +167,64 @@ class Stack(keras.Model):  # type: ignore[misc]
     def __init__(self, X: Single, networks: Sequence[Network], outputs: int) -> None:
         super().__init__()
         self.networks = list(networks)
-        self.width = max(network.units for network in networks)
-        self.rate = np.array([[n.learning_rate] for n in networks], dtype=np.float32)
-        inner = np.zeros((X.shape[1] + 1, len(networks) * self.width), np.float32)
-        outer = np.zeros((len(networks), self.width, outputs), np.float32)
-        for h, network in enumerate(networks):
-            mine = slice(h * self.width, h * self.width + network.units)
-            inner[:-1, mine], outer[h, : network.units] = _initial(X.shape[1], network, outputs)
         ones = np.ones((len(X), 1), np.float32)  # times the last row of inner: the biases
-        self.X = self._variable("X", np.hstack([X, ones]), trainable=False)
+        self.X = _variable(self, "X", np.hstack([X, ones]), trainable=False)
         self.products = "bfloat16" if native_bfloat16() else "float32"
-        self.inner = self._variable("inner", inner)
-        self.outer = self._variable("outer", outer)
-        self.last = self._variable("last", np.zeros(outer.shape[::2], np.float32))
-        real = np.arange(self.width) < np.array([[network.units] for network in networks])
-        keep = np.array([[1 - network.dropout] for network in networks])
-        keep = np.where(real, keep, 0).astype(np.float32)
-        self.keep = keep[:1] if (keep == keep[0]).all() else keep
+        self.width = max(network.units for network in networks)
+        firsts = range(0, len(networks), _TOGETHER)
+        self.groups = [
+            _Group(self, X.shape[1], networks[first : first + _TOGETHER], outputs)
+            for first in firsts
+        ]
         self.noise = keras.random.SeedGenerator(networks[0].seed)
-
-    def _variable(self, name: str, value: Single, *, trainable: bool = True) -> Any:
-        variable = self.add_weight(
-            shape=value.shape, name=name, trainable=trainable, initializer="zeros"
-        )
-        variable.assign(value)
-        return variable
 
     def call(self, rows: Any, *, training: bool = False) -> Any:
         """Return logits of the rows with these numbers."""
         x = ops.take(self.X, rows[:, 0], axis=0)
-        count, k = len(self.networks), self.outer.shape[-1]
-        # Products of a training step may be rounded, as a step is anyway; what is judged is not.
-        dtype = self.products if training else "float32"
-        hidden = ops.relu(ops.matmul(ops.cast(x, dtype), ops.cast(self.inner, dtype)))
+        drawn = None
         if training:  # all networks drop out by the same draw
             drawn = keras.random.uniform((ops.shape(x)[0], 1, self.width), seed=self.noise)
-            mask = ops.where(drawn < self.keep, 1 / np.maximum(self.keep, 1e-6), 0.0)
+        # Products of a training step may be rounded, as a step is anyway; what is judged is not.
+        x = ops.cast(x, self.products if training else "float32")
+        return ops.concatenate([group.logits(x, drawn) for group in self.groups], axis=1)
+
+    def separate(self, h: int) -> Weights:
+        """Return the weights of one network."""
+        return self.groups[h // _TOGETHER].separate(h % _TOGETHER)
+
+
+class _Group:
+    """Networks whose first layers stand side by side in one matrix; the model owns the weights."""
+
+    def __init__(
+        self, model: Stack, features: int, networks: Sequence[Network], outputs: int
+    ) -> None:
+        self.networks = list(networks)
+        self.width = max(network.units for network in networks)
+        self.rate = np.array([[n.learning_rate] for n in networks], dtype=np.float32)
+        inner = np.zeros((features + 1, len(networks) * self.width), np.float32)
+        outer = np.zeros((len(networks), self.width, outputs), np.float32)
+        for h, network in enumerate(networks):
+            mine = slice(h * self.width, h * self.width + network.units)
+            inner[:-1, mine], outer[h, : network.units] = _initial(features, network, outputs)
+        self.inner = _variable(model, "inner", inner)
+        self.outer = _variable(model, "outer", outer)
+        self.last = _variable(model, "last", np.zeros(outer.shape[::2], np.float32))
+        real = np.arange(self.width) < np.array([[network.units] for network in networks])
+        keep = np.array([[1 - network.dropout] for network in networks])
+        keep = np.where(real, keep, 0).astype(np.float32)
+        self.keep = keep[:1] if (keep == keep[0]).all() else keep
+
+    def logits(self, x: Any, drawn: Any) -> Any:
+        """Return logits ``(b, networks, k)`` of rows in the dtype of the products.
+
+        A unit drops out where `drawn` ``(b, 1, width)`` is not below what is kept; None keeps all.
+        """
+        count, k, dtype = len(self.networks), self.outer.shape[-1], x.dtype
+        hidden = ops.relu(ops.matmul(x, ops.cast(self.inner, dtype)))
+        if drawn is not None:
+            kept = drawn[..., : self.width] < self.keep
+            mask = ops.where(kept, 1 / np.maximum(self.keep, 1e-6), 0.0)
             hidden = ops.reshape(hidden, (-1, count, self.width)) * ops.cast(mask, dtype)
         # Rates go to the small matrix. One product with zeros between the networks is faster than
         # a product for each of them.
@@ -220,6 +246,15 @@ class Stack(keras.Model):  # type: ignore[misc]
             self.last[h],
         )
         return tuple(ops.convert_to_numpy(part) * rate for part in parts)
+
+
+def _variable(model: Any, name: str, value: Single, *, trainable: bool = True) -> Any:
+    """Return a weight of a model that starts with a value."""
+    variable = model.add_weight(
+        shape=value.shape, name=name, trainable=trainable, initializer="zeros"
+    )
+    variable.assign(value)
+    return variable
 
 
 def _initial(d: int, network: Network, outputs: int) -> tuple[Single, Single]:
