@@ -1,10 +1,12 @@
 """Heads in the row space against scikit-learn and plain Keras, on the same features.
 
-    python benchmarks/heads.py [STORE] [--only logreg,svm,dense,table,memory] [--quick] [--seeds 5]
+    python benchmarks/heads.py [STORE ...] [--only logreg,svm,dense,table,memory] [--quick]
 
-Without STORE: a synthetic set of 2,000 x 37,632 features, 86% zeros. Both sides of a ratio run in
-this process. Lines that begin with -> are the ratios that were promised. With --quick a slow peer
-runs on part of its work, and what it would have taken is extrapolated and marked as such.
+``synthetic`` as a STORE, or none: a synthetic set of 2,000 x 37,632 features, 86% zeros. All parts
+on both sets, about twenty minutes: ``python benchmarks/heads.py STORE synthetic --quick``. Both
+sides of a ratio run in this process. Lines that begin with -> are the ratios that were promised.
+With --quick a slow peer runs on part of its work, and what it would have taken is extrapolated and
+marked as such.
 """
 
 from __future__ import annotations
@@ -314,21 +316,23 @@ def memory(data: Data, quick: bool) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("store", nargs="?")
+    parser.add_argument("stores", nargs="*", default=["synthetic"], metavar="STORE")
     parser.add_argument("--only", default="logreg,svm,dense,table,memory")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--seeds", type=int, default=5, help="of the dense heads")
     options = parser.parse_args()
     sides = {"logreg": logreg, "svm": svm, "dense": dense, "table": table, "memory": memory}
-    with tempfile.TemporaryDirectory() as folder:
-        store = Store.open(options.store) if options.store else synthetic(Path(folder) / "s")
-        data = load(store, options.seeds)
-        print(
-            f"{data.X.shape[0]:,} rows x {data.X.shape[1]:,} features, "
-            f"{len(np.unique(data.y))} classes"
-        )
-        for name in options.only.split(","):
-            sides[name](data, options.quick)
+    for place in options.stores:
+        with tempfile.TemporaryDirectory() as folder:
+            drawn = place == "synthetic"
+            store = synthetic(Path(folder) / "s") if drawn else Store.open(place)
+            data = load(store, options.seeds)
+            print(
+                f"{place}: {data.X.shape[0]:,} rows x {data.X.shape[1]:,} features, "
+                f"{len(np.unique(data.y))} classes"
+            )
+            for name in options.only.split(","):
+                sides[name](data, options.quick)
 
 
 if __name__ == "__main__":
