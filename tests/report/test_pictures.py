@@ -8,12 +8,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 import fakes
 from headstart.cache import Store
 from headstart.errors import DataError
+from headstart.extract import Settings, fill_store
 from headstart.report import pictures as pictures_module
 from headstart.report.pictures import LARGE, gather
 
@@ -40,6 +42,16 @@ def test_pictures_are_small_and_checked(pictures: tuple[Path, Store], tmp_path: 
     assert found.of(0) == ""
     assert f"a sample of {len(store) - 2} of {len(store)}" in found.words
     assert "gone" in found.words
+
+
+def test_views_are_no_pictures_of_their_own(tmp_path: Path, fake_base: None) -> None:
+    """Where every picture is shown, the page says so, whatever copies of it were made."""
+    data = fakes.draw_classes(tmp_path / "pets", per_class=3)
+    settings = Settings(size=16, weights="random", views=2)
+    store, _ = fill_store(data, tmp_path / "store", settings)
+    assert len(store) == 18
+    found = gather(store, [], np.flatnonzero(store.views() == 0).tolist())
+    assert found.words.startswith("Pictures: all, ")
 
 
 def test_a_page_without_pictures_says_so(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headstart import _words
 from headstart.report.drawing import (
     GRID,
     INK,
@@ -67,7 +68,7 @@ def heads_drawings(report: Report) -> Iterator[Drawing]:
             "seconds for one fit, its choices included",
             "Higher is better, further left is faster. The line joins the heads than which no "
             "faster one is as accurate. Extraction, "
-            f"{report.facts.extract_seconds:,.0f} s once, is the same for all.",
+            f"{_words.seconds(report.facts.extract_seconds)} once, is the same for all.",
         )
 
 

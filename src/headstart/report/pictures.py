@@ -97,7 +97,8 @@ def gather(
         made, budget = found.pictures(rows, size, budget, progress)
         result.append(made)
     shown = len(result[0].keys() | result[1].keys())
-    return Gallery(result[0], result[1], wanted, _words(shown, wanted, len(store), place))
+    there = int((store.views() == 0).sum())  # a view has no picture of its own
+    return Gallery(result[0], result[1], wanted, _words(shown, wanted, there, place))
 
 
 def _words(shown: int, wanted: int, rows: int, place: object) -> str:
