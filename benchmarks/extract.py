@@ -7,8 +7,9 @@
 All sides read the same JPEGs, run in processes of their own, are warmed once and then take turns; a
 side that takes eight times as long as the fastest takes one. A side that is not there says why.
 `--peers` names a folder for the peers' own environments, made on first use (3 GB); THINGSvision
-needs a Python 3.10 (`--python310`). `--pictures` is a class folder of real pictures, for precision
-and storage. Everything takes some ten minutes on two cores.
+needs a Python 3.10 (`--python310`). An environment made there by hand, such as one with a PyTorch
+for CPUs alone, is taken as it is if it has a file `complete`. `--pictures` is a class folder of
+real pictures, for precision and storage. Everything takes some ten minutes on two cores.
 """
 
 from __future__ import annotations
