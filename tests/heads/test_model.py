@@ -42,7 +42,10 @@ def model(make_store: Make, draw: Make) -> Model:
     return train(make_store(*draw(60, signal=0.3)), "logreg", cv=2)
 
 
-@pytest.mark.parametrize("head", ["logreg", "svm", "svm-rbf", "ridge", "ncm", "knn"])
+_DENSE = pytest.param("dense", marks=pytest.mark.tensorflow)
+
+
+@pytest.mark.parametrize("head", ["logreg", "svm", "svm-rbf", "ridge", "ncm", "knn", _DENSE])
 def test_saved_and_loaded_predicts_the_same_bit_for_bit(
     make_store: Make, draw: Make, tmp_path: Path, head: str
 ) -> None:
