@@ -29,6 +29,7 @@ _CPUS = 8  # of one worker at most: the base gains little from more
 _CHUNK = 1024  # pictures, so that a worker lost costs seconds
 _CHUNKS_EACH = 4  # at least for every worker, so that none waits long at the end
 _LOOK = 1.0  # seconds
+_RETRIES = 3  # of a call, which may take long
 
 
 class _Tally:
@@ -66,12 +67,12 @@ class Cluster:
     def __init__(self, address: str) -> None:
         if address != LOCAL and not address.startswith(_CLIENT):
             raise ClusterError(f"--on {address}: expected ray, or ray://HOST:10001")
-        self._ray = _import_ray()
+        self._ray = _import_ray(address)
         self._ours = not self._ray.is_initialized()
         if self._ours:
             self._connect(address)
         self.cpus, self.gpus, self.slots = self._share(address)
-        self._waiting: dict[Any, Chunk] = {}
+        self._waiting: dict[Any, Any] = {}
         self._tally: Any = None
         #: Chunks that were begun again, as their worker or its machine was lost.
         self.lost = 0
@@ -84,7 +85,10 @@ class Cluster:
             with _own_signals():
                 self._ray.init(address="local" if address == LOCAL else address, **options)
         except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as error:
-            raise ClusterError(f"--on {address}: no cluster of Ray answers ({error})") from error
+            raise ClusterError(
+                f"--on {address}: no cluster of Ray answers ({error}); should it "
+                "ask for a token, give RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH"
+            ) from error
 
     def _share(self, address: str) -> tuple[int, int, int]:
         """Return processors and GPUs of a worker, and how many workers there is room for."""
@@ -159,6 +163,28 @@ class Cluster:
             done = self._get(reference)
             yield self._waiting.pop(reference), done
 
+    def each(self, calls: Sequence[tuple[Any, tuple[Any, ...]]]) -> Iterator[tuple[int, Any]]:
+        """Yield the number of each call and what it returned, in the order in which they are done.
+
+        Each has a process of its own, which ends with it. A call whose process is lost is made
+        again, a few times: it may be its own need of memory that ends it.
+
+        Raises
+        ------
+        ClusterError
+            If a call was lost too often.
+        """
+        task = self._ray.remote(
+            num_cpus=self.cpus, num_gpus=self.gpus, max_retries=_RETRIES, max_calls=1
+        )(_call)
+        for number, (function, arguments) in enumerate(calls):
+            self._waiting[task.remote(self.cpus, function, arguments)] = number
+        while self._waiting:
+            ready, _ = self._ray.wait(list(self._waiting), num_returns=1, timeout=_LOOK)
+            for reference in ready:
+                found = self._get(reference)
+                yield self._waiting.pop(reference), found
+
     def _get(self, reference: Any) -> Any:
         try:
             return self._ray.get(reference)
@@ -170,16 +196,27 @@ class Cluster:
             raise ClusterError(f"the cluster has failed: {error}") from error
 
 
-def _import_ray() -> Any:
+def _import_ray(address: str = LOCAL) -> Any:
     # A driver under `uv run` would else have every worker build an environment of its own.
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if address == LOCAL:  # its workers would else give way (nice 15) to all that runs beside them
+        os.environ.setdefault("RAY_worker_niceness", "0")
+    elif _has_token():
+        # A head asks for the token where its user has one; a client shows it only where told to.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
     try:
         import ray
     except ImportError as error:
         raise MissingExtraError("--on needs Ray: pip install 'headstart[ray]'") from error
     return ray
+
+
+def _has_token() -> bool:
+    """Tell whether the user has a token for clusters of Ray; it is not read."""
+    named = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
+    return named or Path("~/.ray/auth_token").expanduser().exists()
 
 
 @contextlib.contextmanager
@@ -220,6 +257,11 @@ def _compute(order: Order, chunk: Chunk, number: int, tally: Any, cpus: int) -> 
     _prepare(cpus)
     ray.get(tally.begin.remote(number))  # waited for, so that it counts also if this one is lost
     return worker.compute(order, chunk)
+
+
+def _call(cpus: int, function: Any, arguments: tuple[Any, ...]) -> Any:
+    _prepare(cpus)
+    return function(*arguments)
 
 
 class ClusterComputation(Computation):

@@ -103,7 +103,8 @@ class Benchmark:
     parts : tuple of Record
         Results with shares of the training rows, of the modes that a learning curve was asked of.
     runs : tuple of dict
-        When, on what machine and with which versions results were added.
+        When, on what machine and with which versions results were added; ``where`` says on what
+        share of a cluster, if on one.
     """
 
     records: tuple[Record, ...]
@@ -242,6 +243,11 @@ class Benchmark:
             f"{_COLUMNS} Not in train s: the row space of all rows, which frozen heads share, took "
             f"{formed:.2f} s, once (to read, where it had been computed before)."
         )
+        for where in dict.fromkeys(run["where"] for run in self.runs if run.get("where")):
+            yield (
+                f"Some results are of {where}, perhaps on other machines: their seconds, "
+                "milliseconds and megabytes compare only roughly."
+            )
         paid = self.break_even()
         yield (
             f"Extraction took {paid['extract_seconds']:.1f} s, once. Running the usual base on "

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headstart.errors import DataError
+from headstart.errors import DataError, HeadError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -53,3 +54,17 @@ def peak(_: int) -> Iterator[float]:
     from headstart.heads.modes import peak_mb
 
     yield peak_mb()
+
+
+def fails_as_a_head(number: int) -> Iterator[int]:
+    """Yield one number, then raise the error that is noted and does not end a benchmark."""
+    yield number
+    raise HeadError("of no use")
+
+
+def dies_once(mark: str) -> Iterator[int]:
+    """Die the first time; yield one the second."""
+    if not Path(mark).exists():
+        Path(mark).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    yield 1

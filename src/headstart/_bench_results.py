@@ -71,9 +71,10 @@ class Wanted:
 class Results:
     """What is known already, in a file that is swapped whole whenever something is added."""
 
-    def __init__(self, path: Path, what: Bench, store: Store) -> None:
+    def __init__(self, path: Path, what: Bench, store: Store, *, where: str = "") -> None:
         rows = labelled_rows(store, None)
         self._path, self._store, self._rows = path, store, rows
+        self._where = where
         self._layer = what.layer
         self._trained = len(modes.split_of(store, rows, 0)[0])
         self.failed: dict[str, str] = {}
@@ -113,6 +114,7 @@ class Results:
             known = self.cost.get("base_ms", {})
             self.cost = cost | {"base_ms": known | cost["base_ms"]}
         run = {"date": now()[:10], "machine": machine(), "versions": versions()}
+        run |= {"where": self._where} if self._where else {}
         self._runs += [] if run in self._runs else [run]
         content = {"settings": self._settings} | self._benchmark(self._records).to_dict()
         draft = self._path.with_name(f".{self._path.name}.{os.getpid()}")

@@ -56,10 +56,18 @@ def _child(pipe: Connection, function: Callable[..., Iterator[Any]], arguments: 
             pipe.send(("value", value))
         pipe.send(("end", None))
     except Exception as error:  # noqa: BLE001 - whatever it is, the parent raises it
-        ours = isinstance(error, HeadstartError)
-        told = error if ours else HeadstartError(f"{type(error).__name__}: {error}")
-        told.add_note(f"In a process of the benchmark:\n{traceback.format_exc()}")
-        pipe.send(("error", told))
+        pipe.send(("error", told(error)))
+
+
+def told(error: Exception) -> HeadstartError:
+    """Return an error as another process can raise it, where it was as a note."""
+    found = (
+        error
+        if isinstance(error, HeadstartError)
+        else HeadstartError(f"{type(error).__name__}: {error}")
+    )
+    found.add_note(f"In a process of the benchmark:\n{traceback.format_exc()}")
+    return found
 
 
 def _death(code: int | None, *, begun: bool) -> str:

@@ -204,17 +204,21 @@ def _add_extract(verb: argparse.ArgumentParser) -> None:
         type=_count,
         help="decoding threads; speed only (default: as many as processor cores, 2 at least)",
     )
-    verb.add_argument(
-        "--on",
-        metavar="CLUSTER",
-        help="compute in workers of Ray (headstart[ray]): 'ray' for workers on this machine, or "
-        "ray://HOST:10001 for a cluster that sees DATA and STORE under the same paths",
-    )
+    _add_on(verb, "STORE")
     verb.add_argument(
         "--part",
         metavar="NUMBER/PARTS",
         help="compute one part of the pictures, such as 3/16, and publish nothing: for arrays of "
         "jobs on one store folder; extract without it then computes what is missing and publishes",
+    )
+
+
+def _add_on(verb: argparse.ArgumentParser, place: str, more: str = "") -> None:
+    verb.add_argument(
+        "--on",
+        metavar="CLUSTER",
+        help="compute in workers of Ray (headstart[ray]): 'ray' for workers on this machine, or "
+        f"ray://HOST:10001 for a cluster that sees DATA and {place} under the same paths{more}",
     )
 
 
@@ -485,6 +489,7 @@ def _add_bench(verb: argparse.ArgumentParser) -> None:
         action="store_true",
         help="train batch normalisation too (default: it stays in inference mode)",
     )
+    _add_on(verb, "DIR", "; a task for each mode, and for each seed where a network is trained")
     _add_page(verb)
 
 

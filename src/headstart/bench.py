@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from headstart._bench_page import check_page, write_page
 from headstart._bench_results import Results, Wanted
-from headstart._child import in_child
+from headstart._tasks import Task, runner
 from headstart.cache import Spec
 from headstart.errors import HeadError
-from headstart.extract import Settings, fill_store
+from headstart.extract import Settings, Speed, fill_store
 from headstart.extract.layers import check_cuts, check_layers
 from headstart.extract.pixels import decode_rows
 from headstart.heads import modes
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from headstart._bench_results import Entry
+    from headstart._tasks import Runner
     from headstart.cache import Progress
 
 HEADS = ("logreg", "svm", "ridge", "knn", "dense")
@@ -46,6 +47,7 @@ def bench(
     train_bn: bool = False,
     curve: bool | Sequence[str] = False,
     page: str | os.PathLike[str] | None = None,
+    on: str = "",
     command: str = "",
     progress: Progress | None = None,
 ) -> Benchmark:
@@ -81,6 +83,10 @@ def bench(
         heads, the first of `finetune` that is a layer, and ``scratch``.
     page
         A Markdown file to write what is in ``folder/bench.md`` to as well, its plots beside it.
+    on
+        Where to compute, as in `headstart.extract.Speed`: each mode is a task there, and each
+        seed of one that trains a network. The pixels are decoded here, and every machine must
+        see `folder`.
     command
         That ran this, for the page.
     progress
@@ -96,6 +102,8 @@ def bench(
         If there is no such layer, or what is above one cannot be trained on its output alone.
     DataError
         If the data cannot be used.
+    ClusterError
+        If there is no cluster where `on` says.
     """
     entries = _entries(heads, finetune, scratch=scratch, views=settings.views or 0)
     learning = _learning(entries, curve)
@@ -108,27 +116,31 @@ def bench(
     pages = [place / "bench.md", *([] if page is None else [check_page(page)])]
     layers = tuple(dict.fromkeys([layer, *cuts]))
     wanted = dataclasses.replace(settings, layers=layers, pool="none", views=0, augment=None)
-    store, summary = fill_store(data, place / "features", wanted, progress=progress)
-    pixels = decode_rows(store, summary.source, place, progress=progress)
-    views = place / "views" if settings.views else None
-    if views is not None:  # a store of its own: what views cost is then known
-        more = dataclasses.replace(settings, layers=(layer,), pool="none")
-        fill_store(data, views, more, progress=progress)
-    what = Bench(
-        store=str(store.path),
-        pixels=str(pixels),
-        weights=str(store.catalog.settings["weights"]),
-        layer=layer,
-        epochs=epochs,
-        train_bn=train_bn,
-        views=str(views or ""),
-    )
-    results = Results(place / "bench.json", what, store)
-    untimed = [name for name in layers if name not in results.cost.get("base_ms", {})]
-    if untimed:
-        results.keep(cost=next(in_child(_cost, what, untimed)))
-    asked = Wanted(entries, range(seeds), learning, results.shares(range(seeds)))
-    _run(what, results, asked, progress)
+    speed = Speed(on=on)
+    with runner(on) as there:
+        store, summary = fill_store(
+            data, place / "features", wanted, speed=speed, progress=progress
+        )
+        pixels = decode_rows(store, summary.source, place, progress=progress)
+        views = place.absolute() / "views" if settings.views else None
+        if views is not None:  # a store of its own: what views cost is then known
+            more = dataclasses.replace(settings, layers=(layer,), pool="none")
+            fill_store(data, views, more, speed=speed, progress=progress)
+        what = Bench(
+            store=str(Path(store.path).absolute()),
+            pixels=str(Path(pixels).absolute()),
+            weights=str(store.catalog.settings["weights"]),
+            layer=layer,
+            epochs=epochs,
+            train_bn=train_bn,
+            views=str(views or ""),
+        )
+        results = Results(place / "bench.json", what, store, where=there.where)
+        untimed = [name for name in layers if name not in results.cost.get("base_ms", {})]
+        if untimed:
+            _time(there, what, untimed, results)
+        asked = Wanted(entries, range(seeds), learning, results.shares(range(seeds)))
+        _run(there, what, results, asked, progress)
     found = results.benchmark(asked)
     for file in pages:
         write_page(found, file, name=Path(data).absolute().name, command=command)
@@ -192,27 +204,49 @@ def _learning(entries: Sequence[Entry], curve: bool | Sequence[str]) -> tuple[En
     return tuple(entry for entry in entries if entry[0] in wanted)
 
 
-def _run(what: Bench, results: Results, wanted: Wanted, progress: Progress | None) -> None:
-    """Run what is missing, each mode in a process of its own; note what fails."""
-    tasks = list(wanted.missing(results.have))
-    total = sum(len(points) * _cost_of(mode) for (mode, _), points in tasks)
-    done = 0
-    for (mode, head), points in tasks:
+def _time(there: Runner, what: Bench, layers: list[str], results: Results) -> None:
+    """Measure what the base costs up to each layer."""
+    for _, value in there.run([Task(_cost, (what, layers))]):
+        if isinstance(value, HeadError):
+            raise value
+        if value is not None:
+            results.keep(cost=value)
+
+
+def _run(
+    there: Runner, what: Bench, results: Results, wanted: Wanted, progress: Progress | None
+) -> None:
+    """Run what is missing; note what fails."""
+    tasks: dict[Task, tuple[str, int]] = {}
+    for (mode, head), points in wanted.missing(results.have):
         part = ", learning curve" if points[0][1] < 1 else ""
         run = modes.run_parts if part else modes.run_mode
-        given = points if part else [seed for seed, _ in points]
-        end = done + len(points) * _cost_of(mode)
-        try:
-            if progress is not None:
-                progress(f"benchmark ({mode} {head}{part})", done, total)
-            for record in in_child(run, what, mode, head, given):
-                results.keep(record)
-                done += _cost_of(mode)
-                if progress is not None:
-                    progress(f"benchmark ({mode} {head}{part})", done, total)
-        except HeadError as error:
-            results.failed[f"{mode} {head}{part}"] = str(error)
-        done = end
+        # Where a seed takes less than its process needs to start, all seeds share one.
+        alone = there.apart and _cost_of(mode) > 1
+        for share in [[one] for one in points] if alone else [points]:
+            given = share if part else [seed for seed, _ in share]
+            task = Task(run, (what, mode, head, given))
+            tasks[task] = f"{mode} {head}{part}", len(share) * _cost_of(mode)
+    total, done = sum(cost for _, cost in tasks.values()), 0
+    part_of: dict[Task, int] = {}
+
+    def tell(name: str) -> None:
+        if progress is not None:
+            progress(f"benchmark ({name})", done + sum(part_of.values()), total)
+
+    for name, _ in list(tasks.values())[:1]:
+        tell(name)
+    for task, value in there.run(list(tasks)):
+        name, cost = tasks[task]
+        if value is None:
+            done += cost
+            part_of.pop(task, None)
+        elif isinstance(value, HeadError):
+            results.failed[name] = str(value)
+        else:
+            results.keep(value)
+            part_of[task] = part_of.get(task, 0) + _cost_of(task.arguments[1])
+        tell(name)
 
 
 def _cost_of(mode: str) -> int:

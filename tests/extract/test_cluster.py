@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -130,6 +133,51 @@ class TestOnRay:
         """With its type and its words, as if it had been here."""
         with pytest.raises(DataError, match=r"bad\.png"):
             fill_store(data, tmp_path / "s", Settings(size=SIZE), speed=THERE, on_error="fail")
+
+
+@pytest.fixture
+def head() -> Iterator[str]:
+    """Start a head as on a cluster's first machine, and give the address for clients."""
+    with socket.socket() as one, socket.socket() as other:
+        one.bind(("127.0.0.1", 0))
+        other.bind(("127.0.0.1", 0))
+        ports = one.getsockname()[1], other.getsockname()[1]
+    words = [
+        str(Path(sys.executable).with_name("ray")),
+        "start",
+        "--head",
+        "--block",
+        "--num-cpus=1",
+    ]
+    words += [f"--port={ports[0]}", f"--ray-client-server-port={ports[1]}"]
+    words += ["--include-dashboard=false", "--object-store-memory=80000000"]
+    # Ray's server of clients forks, which gRPC survives only without its own support for it.
+    more = {"GRPC_ENABLE_FORK_SUPPORT": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+    with tempfile.TemporaryDirectory(prefix="r") as folder:  # its sockets need a short name
+        process = subprocess.Popen([*words, f"--temp-dir={folder}"], env=os.environ | more)
+        try:
+            yield f"ray://127.0.0.1:{ports[1]}"
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+@pytest.mark.cluster
+@pytest.mark.tensorflow
+def test_a_client_of_a_cluster(head: str, pets: Path, tmp_path: Path) -> None:
+    """By ``ray://``, with the real base: rows bit for bit those of a run here."""
+    words = [sys.executable, "-m", "headstart", "extract", str(pets), "--weights=random"]
+    words += ["--size=75", "--engine=keras", "--precision=float32", "--quiet"]
+    for name, more in (("here", []), ("there", ["--on", head])):
+        found = subprocess.run(
+            [*words, "-o", tmp_path / name, *more],
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+        )
+        assert found.returncode == 0, found.stderr
+    assert same(Store.open(tmp_path / "here"), Store.open(tmp_path / "there"))
 
 
 @pytest.mark.usefixtures("fake_base")

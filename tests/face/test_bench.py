@@ -12,8 +12,8 @@ import generators
 import pytest
 
 import fakes
+from headstart import _tasks, cli
 from headstart import bench as module
-from headstart import cli
 from headstart._child import in_child
 from headstart.bench import bench
 from headstart.cache import Store
@@ -38,7 +38,7 @@ def _no_keras(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do not time the base: it is not there."""
 
     monkeypatch.setattr(module, "_cost", generators.cost)
-    monkeypatch.setattr(module, "in_child", lambda function, *rest: function(*rest))
+    monkeypatch.setattr(_tasks, "in_child", lambda function, *rest: function(*rest))
 
 
 def test_results_are_kept_and_gone_on_with(
@@ -183,7 +183,7 @@ def test_modes_run_in_processes_of_their_own(
     pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing here stands in for the process that trains a head and hands over its results."""
-    monkeypatch.setattr(module, "in_child", in_child)
+    monkeypatch.setattr(_tasks, "in_child", in_child)
     monkeypatch.setattr(module, "_entries", lambda *_, **__: [("majority", "-"), ("frozen", "ncm")])
     found = bench(pets, tmp_path / "out", SETTINGS, **LIGHT)
     kept = {(r.mode, r.head, r.seed): r for r in found.records}
