@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from headstart._bench_page import check_page, write_page
 from headstart._bench_results import Results, Wanted
 from headstart._tasks import Task, runner
 from headstart.cache import Spec
-from headstart.errors import HeadError
+from headstart.errors import HeadError, InterruptedRunError
 from headstart.extract import Settings, Speed, fill_store
 from headstart.extract.layers import check_cuts, check_layers
 from headstart.extract.pixels import decode_rows
@@ -104,6 +105,8 @@ def bench(
         If the data cannot be used.
     ClusterError
         If there is no cluster where `on` says.
+    InterruptedRunError
+        If the user stopped the run; what is done is kept.
     """
     entries = _entries(heads, finetune, scratch=scratch, views=settings.views or 0)
     learning = _learning(entries, curve)
@@ -117,7 +120,7 @@ def bench(
     layers = tuple(dict.fromkeys([layer, *cuts]))
     wanted = dataclasses.replace(settings, layers=layers, pool="none", views=0, augment=None)
     speed = Speed(on=on)
-    with runner(on) as there:
+    with _keeping(place), runner(on) as there:
         store, summary = fill_store(
             data, place / "features", wanted, speed=speed, progress=progress
         )
@@ -173,6 +176,18 @@ def load(folder: str | os.PathLike[str]) -> Benchmark:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise HeadError(
             f"{path} holds no results of a benchmark ({error}): run headstart bench again"
+        ) from error
+
+
+@contextmanager
+def _keeping(folder: Path) -> Iterator[None]:
+    """Say what is kept, should the user stop the run."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise InterruptedRunError(
+            f"stopped: features and each result so far are kept in {folder}; run the same command "
+            "again to go on"
         ) from error
 
 

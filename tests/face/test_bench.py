@@ -17,7 +17,7 @@ from headstart import bench as module
 from headstart._child import in_child
 from headstart.bench import bench
 from headstart.cache import Store
-from headstart.errors import HeadError, LayerError
+from headstart.errors import HeadError, InterruptedRunError, LayerError
 from headstart.extract import Settings
 from headstart.heads import modes
 
@@ -44,7 +44,7 @@ def _no_keras(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_results_are_kept_and_gone_on_with(
     pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A benchmark that was stopped runs what is missing, and only that."""
+    """A benchmark that was stopped says what is kept, then runs what is missing, and only that."""
     ran: list[tuple[str, str, list[int]]] = []
     run = modes.run_mode
 
@@ -56,7 +56,7 @@ def test_results_are_kept_and_gone_on_with(
                 raise KeyboardInterrupt
 
     monkeypatch.setattr(modes, "run_mode", stops)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(InterruptedRunError, match=r"each result so far are kept in .*out; run"):
         bench(pets, tmp_path / "out", SETTINGS, **LIGHT)
     kept = json.loads((tmp_path / "out" / "bench.json").read_text())
     assert [(r["mode"], r["head"], r["seed"]) for r in kept["modes"]][-1] == ("frozen", "ridge", 0)
@@ -216,7 +216,7 @@ def test_a_learning_curve_is_kept_and_gone_on_with(
     points = [(0, 0.25), (1, 0.25), (0, 0.5), (1, 0.5)]
     monkeypatch.setattr(modes, "run_parts", stops)
     told: list[tuple[str, int, int]] = []
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(InterruptedRunError):
         bench(pets, tmp_path / "out", SETTINGS, **CURVE)
     found = bench(
         pets, tmp_path / "out", SETTINGS, **CURVE, progress=lambda *step: told.append(step)
