@@ -183,29 +183,37 @@ def check(data: Path, weights: str, workers: int) -> float:
     return sum(after[2:4]) - sum(before[2:4])
 
 
-def hours(costs: Costs, pictures: int, gpus: int, rate: float, cores: int) -> dict[str, float]:
-    """Return hours of each stage where it has the cluster, or the driver, to itself."""
+def seconds(costs: Costs, pictures: int, gpus: int, rate: float, cores: int) -> dict[str, float]:
+    """Return the time of each stage where it has the cluster, or the driver, to itself."""
     driver_row = costs.hashing + costs.listing + costs.taking + costs.publishing
-    stages = {
+    return {
         "driver": driver_row * pictures,
         "GPU": pictures / (rate * gpus),
         "cores": (costs.hashing + costs.decoding + costs.writing) * pictures / (cores * gpus),
     }
-    return {name: seconds / 3600 for name, seconds in stages.items()}
+
+
+def in_units(value: float, units: dict[str, float]) -> str:
+    """Return a number in the largest unit of which it has one or more, else the smallest."""
+    unit = next((name for name, size in units.items() if value >= size), [*units][-1])
+    value /= units[unit]
+    return f"{value:.1f} {unit}" if value < 10 else f"{value:,.0f} {unit}"
+
+
+TIME = {"d": 86400.0, "h": 3600.0, "min": 60.0, "s": 1.0}
+BYTES = {"PB": 1e15, "TB": 1e12, "GB": 1e9}
 
 
 def page(costs: Costs, options: argparse.Namespace, checked: dict[int, tuple[float, float]]) -> str:
     lines = []
     for pictures in PICTURES:
         for gpus in GPUS:
-            told = hours(costs, pictures, gpus, options.gpu_rate, options.cores)
+            told = seconds(costs, pictures, gpus, options.gpu_rate, options.cores)
             limit = max(told, key=lambda name: told[name])
-            lines.append(
-                f"| {pictures:,} | {gpus} | {told['driver']:.3g} | {told['GPU']:.3g} "
-                f"| {told['cores']:.3g} | {limit} "
-                f"| {costs.stored_bytes * pictures / 1e12:.3g} "
-                f"| {costs.row_memory * pictures / 1e9:.3g} |"
-            )
+            cells = [f"{pictures:,}", f"{gpus}", *(in_units(part, TIME) for part in told.values())]
+            cells += [limit, in_units(costs.stored_bytes * pictures, BYTES)]
+            cells += [in_units(costs.row_memory * pictures, BYTES)]
+            lines.append(f"| {' | '.join(cells)} |")
     stage = [
         ("reading and hashing, by the driver and again by a worker", costs.hashing),
         ("decoding", costs.decoding),
@@ -233,7 +241,7 @@ def page(costs: Costs, options: argparse.Namespace, checked: dict[int, tuple[flo
         picture=costs.picture_bytes / 1e3,
         stored=costs.stored_bytes / 1e3,
         memory=costs.row_memory,
-        rows64=64e9 / costs.row_memory,
+        rows64=64e3 / costs.row_memory,
         count=options.count,
         rows=options.rows,
         total=options.total,
@@ -246,7 +254,8 @@ TEXT = """\
 Written by `{command}`,
 {date}, on {machine}.
 Costs are core-seconds (user and system) of {count} pictures at 150x150 to `mixed7`; those of the
-driver are of {rows:,} rows of a stand-in store.
+driver are of {rows:,} rows of a stand-in store, in the order of its shards, and taken to grow in
+proportion.
 
 | stage | core-microseconds a picture |
 |---|---|
@@ -266,20 +275,21 @@ there are three, the last of which publishes. Waiting is not in either.
 
 ## Computed
 **Assumed, not measured: a GPU runs the base at {rate:g} pictures/s and has {cores} processor cores
-beside it; storage and network keep up; stages overlap perfectly.** Hours that each part would need;
-the largest is the bottleneck. The driver is one process on one core, with `--on`; `--part` shares
-computing, but each part hashes everything.
+beside it; storage and network keep up; stages overlap perfectly.** The time that each part would
+need; the largest is the bottleneck. The driver is one process on one core, with `--on`; `--part`
+shares computing, but each part hashes everything.
 
-| pictures | GPUs | driver, h | GPUs, h | cores, h | bottleneck | store, TB | driver's GB |
+| pictures | GPUs | driver | GPUs' time | cores' time | bottleneck | store | driver's memory |
 |---|---|---|---|---|---|---|---|
 {table}
 
 ## Where the design stops
 - **One driver reads and hashes every picture**, whatever the number of GPUs. Hashing runs in
   threads, so that several cores divide the time, if the disk keeps up; the table takes one core.
-- **The driver's memory**: 64 GB hold about {rows64:.2g} rows.
+- **The driver's memory**: 64 GB hold about {rows64:.0f} million rows.
 - **One `features.h5`**: a virtual dataset over all shards, written as a whole at each publication,
-  with a mapping for each run of rows of a shard that lie together.
+  with a mapping for each run of rows of a shard that lie together: renaming pictures at random
+  leaves more and shorter runs than were measured.
 - **Features are large**: see the column of the store; pooled ones (`--pool`) have 49 times fewer
   numbers.
 
