@@ -21,11 +21,11 @@ PREFIX = "base."
 NAME = "bundle"
 
 
-def arrays_in(base: WeightsFile) -> dict[str, NDArray[np.float32]]:
-    """Return the arrays of a base by the names they have in a file."""
+def arrays_in(weights: WeightsFile) -> dict[str, NDArray[np.float32]]:
+    """Return the arrays of a base's weights by the names they have in a file."""
     from headstart.extract.base import load_arrays
 
-    arrays = load_arrays(base)
+    arrays = load_arrays(weights)
     kinds = {"kernel": arrays.kernels, "norm": arrays.norms}
     return {
         _name(kind, number): array
@@ -53,7 +53,7 @@ def check_layout(found: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
 
 
 def weights_of(arrays: Mapping[str, NDArray[Any]]) -> WeightsFile:
-    """Return a base whose arrays came from a file.
+    """Return a base's weights, whose arrays came from a file.
 
     Raises
     ------

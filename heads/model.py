@@ -92,7 +92,7 @@ class Model:
     classifier : Portable
     weights : str
         Where the base's weights are, by name or path; empty for where the card says.
-    base : WeightsFile or None
+    bundled : WeightsFile or None
         The base's weights themselves, where the model carries them.
 
     Examples
@@ -107,13 +107,14 @@ class Model:
         card: Card,
         classifier: Portable,
         weights: str = "",
-        base: WeightsFile | None = None,
+        bundled: WeightsFile | None = None,
     ) -> None:
         try:
             classifier.check(card.features, len(card.classes))
         except HeadError as error:
             raise ModelError(str(error)) from error
-        self.card, self.classifier, self.weights, self.base = card, classifier, weights, base
+        self.card, self.classifier, self.weights = card, classifier, weights
+        self.bundled = bundled
 
     def __repr__(self) -> str:
         """Show what matters."""
@@ -130,8 +131,8 @@ class Model:
             If the file is no model, or is damaged.
         """
         try:
-            card, classifier, base = _read(Path(path))
-            return cls(card, classifier, base=base)
+            card, classifier, bundled = _read(Path(path))
+            return cls(card, classifier, bundled=bundled)
         except ModelError as error:
             raise ModelError(f"{path} is not a model that can be used: {error}") from error
 
@@ -145,7 +146,9 @@ class Model:
             the model is too large to be loaded.
         """
         target = check_target(path)
-        arrays = arrays_of(self.classifier) | (bundle.arrays_in(self.base) if self.base else {})
+        arrays = arrays_of(self.classifier)
+        if self.bundled is not None:
+            arrays |= bundle.arrays_in(self.bundled)
         arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
         content = self.card.to_dict()
         Card.from_dict(content)
@@ -288,12 +291,12 @@ class Model:
     def _weights_file(self) -> WeightsFile:
         from headstart.extract.weights import find_weights
 
-        return self.base or find_weights(self._weights_name())
+        return self.bundled or find_weights(self._weights_name())
 
     def _check_digest(self, found: str) -> None:
         expected = self.card.spec.weights
         if found != expected:
-            name = self.base.name if self.base else self._weights_name()
+            name = self.bundled.name if self.bundled else self._weights_name()
             raise ModelError(
                 f"it was trained on features of the weights {expected[:16]}..., but "
                 f"{name!r} gives {found[:16]}...: name the right ones with "
@@ -373,7 +376,7 @@ def _digest(card: str, arrays: Mapping[str, NDArray[Any]]) -> str:
 
 
 def _read(path: Path) -> tuple[Card, Portable, WeightsFile | None]:
-    """Return a checked card and classifier: nothing is read before its size is known."""
+    """Return a checked card, classifier and weights; nothing is read before its size is known."""
     if not path.is_file():
         raise ModelError("there is no such file" if not path.exists() else "it is no file")
     if path.stat().st_size > _MOST_BYTES:
@@ -392,15 +395,15 @@ def _read(path: Path) -> tuple[Card, Portable, WeightsFile | None]:
         raise ModelError(f"it cannot be read ({why})") from error
     if _digest(metadata[_KEY], arrays) != metadata["sha256"]:
         raise ModelError("its checksum does not fit: it is damaged or was changed")
-    base = {name: arrays.pop(name) for name in list(arrays) if name.startswith(bundle.PREFIX)}
-    return card, KINDS[card.kind](**arrays), bundle.weights_of(base) if base else None
+    bundled = {name: arrays.pop(name) for name in list(arrays) if name.startswith(bundle.PREFIX)}
+    return card, KINDS[card.kind](**arrays), bundle.weights_of(bundled) if bundled else None
 
 
 def _arrays(file: Any, card: Card) -> dict[str, NDArray[Any]]:
     """Read the arrays of a head's kind, and of a base, and no others: first what they are."""
     kind, names = KINDS[card.kind], sorted(file.keys())
     found = {name: _layout(file.get_slice(name), name) for name in names}
-    base = {name: found.pop(name) for name in names if name.startswith(bundle.PREFIX)}
+    bundled = {name: found.pop(name) for name in names if name.startswith(bundle.PREFIX)}
     expected = sorted(field.name for field in dataclasses.fields(kind))
     if sorted(found) != expected:
         raise ModelError(f"it holds the arrays {sorted(found)}; expected {expected}")
@@ -408,13 +411,13 @@ def _arrays(file: Any, card: Card) -> dict[str, NDArray[Any]]:
         kind.check_layout(found, card.features, len(card.classes))
     except HeadError as error:
         raise ModelError(str(error)) from error
-    if base:
-        bundle.check_layout(base)
+    if bundled:
+        bundle.check_layout(bundled)
     return {name: file.get_tensor(name) for name in names}
 
 
 def _layout(array: Any, name: str) -> tuple[str, tuple[int, ...]]:
     """Return dtype and shape of an array that was not read yet."""
     if array.get_dtype() not in _DTYPES:
-        raise ModelError(f"its {name} is of {array.get_dtype()}")
+        raise ModelError(f"its {name!r} is of {array.get_dtype()}")
     return _DTYPES[array.get_dtype()], tuple(array.get_shape())

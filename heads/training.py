@@ -92,7 +92,7 @@ def train(
     trained = split.trained
     source = FeatureRows(store, layer, rows.numbers[trained], pool)
     _check(source, rows.codes[trained], max_memory)
-    base = _base(store, source) if bundle else None
+    bundled = _weights(store, source) if bundle else None
     found = compare(
         store,
         [head],
@@ -109,7 +109,7 @@ def train(
     classifier.fit(space.coordinates_, rows.codes[trained], groups=rows.groups[trained])
     form = portable(classifier, Trained(space, source))
     counts = np.bincount(rows.codes[trained], minlength=len(store.classes))
-    return Model(_card(source, found, classifier, form.kind, counts), form, base=base)
+    return Model(_card(source, found, classifier, form.kind, counts), form, bundled=bundled)
 
 
 def _new(head: str, **options: Any) -> Head:
@@ -120,7 +120,7 @@ def _new(head: str, **options: Any) -> Head:
     return classifier
 
 
-def _base(store: Store, source: FeatureRows) -> WeightsFile:
+def _weights(store: Store, source: FeatureRows) -> WeightsFile:
     """Return the weights the features were made with, read.
 
     Raises

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from headstart.extract.changes import Changes
     from headstart.heads.card import Card
     from headstart.heads.export import Exported
+    from headstart.heads.model import Model
     from headstart.inspection import Inspection, Pictures
     from headstart.status import Staleness, Status
 
@@ -51,9 +52,11 @@ def plural(count: int, what: str) -> str:
 
 
 def seconds(count: float) -> str:
-    """Return a duration for people: ``0.42 s``, ``3 min 20 s``."""
+    """Return a duration for people: ``0.42 s``, ``3 min 20 s``; of the least, a bound."""
+    if 0 < count < 0.00005:
+        return "< 0.1 ms"
     if 0 < count < 0.005:
-        return f"{max(1000 * count, 0.1):.1f} ms"
+        return f"{1000 * count:.1f} ms"
     if count < 10:
         return f"{count:.2f} s"
     if count < 120:
@@ -183,12 +186,13 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in printable(text))
 
 
-def model(card: Card, path: object) -> Iterator[str]:
+def model(found: Model, path: object) -> Iterator[str]:
     """Say what a model is."""
-    return map(plain, _model(card, path))
+    return map(plain, _model(found, path))
 
 
-def _model(card: Card, path: object) -> Iterator[str]:
+def _model(found: Model, path: object) -> Iterator[str]:
+    card = found.card
     spec, low, high = card.spec, *card.ci95
     chosen = ", ".join(f"{name}={value}" for name, value in card.params.items())
     yield f"{path}: {card.head}{f' ({chosen})' if chosen else ''} on {_cut(card)}"
@@ -197,7 +201,8 @@ def _model(card: Card, path: object) -> Iterator[str]:
     yield f"  accuracy  {card.accuracy:.3f} ({low:.3f}-{high:.3f}): {card.measured}"
     yield f"            always the most frequent class: {card.majority_accuracy:.3f}"
     yield f"  base      {spec.architecture}, {spec.size} px, {spec.engine} {spec.precision}"
-    yield f"  weights   {card.weights} (sha256 {spec.weights[:16]}...)"
+    carried = ", in the model" if found.bundled is not None else ""
+    yield f"  weights   {card.weights} (sha256 {spec.weights[:16]}...){carried}"
     versions = ", ".join(f"{name} {version}" for name, version in card.versions.items())
     yield f"  made      {card.created}, with {versions}"
 

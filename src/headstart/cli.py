@@ -163,10 +163,10 @@ def _status(*, store: str, quiet: bool, json: str | None, data: str | None = Non
     from headstart import _words
     from headstart.status import model_status, staleness, status
 
-    card = model_status(store)
-    if card is not None:
-        _say(_words.model(card, store), quiet=quiet)
-        _write_json(json, card.to_dict())
+    model = model_status(store)
+    if model is not None:
+        _say(_words.model(model, store), quiet=quiet)
+        _write_json(json, model.card.to_dict())
         return 0
     found = status(store)
     _say(_words.held(found), quiet=quiet)
@@ -254,7 +254,7 @@ def _train(*, store: str, file: str, quiet: bool, json: str | None, **options: A
         model = train(Store.open(store), progress=bars, **options)
     written = model.save(target)
     page.write_text("\n".join(_words.model_card(model.card)) + "\n", encoding="utf-8")
-    _say([*_words.model(model.card, written), f"  its card as a page: {page}"], quiet=quiet)
+    _say([*_words.model(model, written), f"  its card as a page: {page}"], quiet=quiet)
     _write_json(json, model.card.to_dict())
     return 0
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import os
 
     from headstart.cache import LeftOut, Progress
-    from headstart.heads.card import Card
+    from headstart.heads.model import Model
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,8 @@ def status(path: str | os.PathLike[str]) -> Status:
     )
 
 
-def model_status(path: str | os.PathLike[str]) -> Card | None:
-    """Return the card of a model, or None where the path is not that of a model.
+def model_status(path: str | os.PathLike[str]) -> Model | None:
+    """Return a model, or None where the path is not that of a model.
 
     Raises
     ------
@@ -112,7 +112,7 @@ def model_status(path: str | os.PathLike[str]) -> Card | None:
             return None
     from headstart.heads.model import Model
 
-    return Model.load(place).card
+    return Model.load(place)
 
 
 def staleness(

@@ -136,9 +136,10 @@ def trained(fake_base: None, pets: Path, tmp_path: Path) -> list[str]:
 def test_a_model_is_shown_as_it_is_written(trained: list[str], tmp_path: Path) -> None:
     """Also where its classes are named to steer a terminal, on it and on the page."""
     assert cli.main([*trained, "--quiet"]) == 0
-    card = Model.load(tmp_path / "pets.model").card
-    odd = dataclasses.replace(card, classes=(CLEAR, "a|b\n# c"), head=CLEAR, measured=CLEAR)
-    said = [*_words.model(odd, "pets.model"), *_words.model_card(odd)]
+    found = Model.load(tmp_path / "pets.model")
+    odd = dataclasses.replace(found.card, classes=(CLEAR, "a|b\n# c"), head=CLEAR, measured=CLEAR)
+    named = Model(odd, found.classifier)
+    said = [*_words.model(named, "pets.model"), *_words.model_card(odd)]
     assert all(line.isprintable() for line in said)
     assert "\\x1b[2J 10" in said[1]
 

@@ -43,6 +43,8 @@ def test_sizes_read_back_within_their_rounding(count: int) -> None:
     ("count", "text"),
     [
         (0, "0.00 s"),
+        (1e-6, "< 0.1 ms"),
+        (0.00006, "0.1 ms"),
         (0.0021, "2.1 ms"),
         (0.123, "0.12 s"),
         (59.6, "60 s"),

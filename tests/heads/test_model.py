@@ -21,6 +21,7 @@ from safetensors.numpy import save_file
 from sklearn.linear_model import RidgeClassifier
 
 import fakes
+from headstart import cli
 from headstart.errors import HeadError, ModelError
 from headstart.extract import Settings, fill_store
 from headstart.extract import decode as decode_module
@@ -212,6 +213,8 @@ CHANGES: dict[str, Callable[[dict[str, Any], dict[str, Any]], Any]] = {
     "not a number": _array("bias", np.full(3, np.nan, np.float32)),
     "infinite": _array("bias", np.full(3, np.inf, np.float32)),
     "bytes for numbers": _array("bias", np.zeros(3, np.uint8)),
+    "a name that clears the screen": _array("\x1b[2J\x1b]0;hi\x07", np.zeros(3, np.float32)),
+    "bytes under a name that clears the screen": _array("\x1b[2J\x07", np.zeros(3, np.uint8)),
 }
 
 
@@ -515,14 +518,20 @@ def base() -> WeightsFile:
 def _carrying(model: Model, base: WeightsFile) -> Model:
     assert base.arrays is not None
     spec = dataclasses.replace(model.card.spec, weights=base.arrays.digest())
-    return Model(dataclasses.replace(model.card, spec=spec), model.classifier, base=base)
+    return Model(dataclasses.replace(model.card, spec=spec), model.classifier, bundled=base)
 
 
-def test_a_model_can_carry_its_base(model: Model, base: WeightsFile, tmp_path: Path) -> None:
-    """What it loads is what was saved, and no name in its card is followed."""
+def test_a_model_can_carry_its_base(
+    model: Model, base: WeightsFile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What it loads is what was saved, no name in its card is followed, and `status` says so."""
     made = _carrying(model, base)
     path = made.save(tmp_path / "one.model")
     assert path.stat().st_size > 80_000_000
+    assert cli.main(["status", str(path)]) == 0
+    assert "...), in the model\n" in capsys.readouterr().out
+    assert cli.main(["status", str(model.save(tmp_path / "named.model"))]) == 0
+    assert "in the model" not in capsys.readouterr().out
     again = Model.load(path)
     found = again.base_weights()
     assert found.arrays is not None
@@ -530,7 +539,7 @@ def test_a_model_can_carry_its_base(model: Model, base: WeightsFile, tmp_path: P
     assert again.card == made.card
     with pytest.raises(ModelError, match="'random:2' gives"):
         again.with_weights("random:2").base_weights()
-    other = Model(model.card, model.classifier, base=base)
+    other = Model(model.card, model.classifier, bundled=base)
     with pytest.raises(ModelError, match="'random:1' gives"):
         other.base_weights()
 
@@ -542,6 +551,8 @@ BASES: dict[str, Callable[[dict[str, Any], dict[str, Any]], Any]] = {
     "a norm in half precision": _array("base.norm.00", np.zeros((3, 32), np.float16)),
     "a norm that is no number": _array("base.norm.00", np.full((3, 32), np.nan, np.float32)),
     "a layer that runs code": _array("base.lambda.00", np.zeros(3, np.float32)),
+    "a name that clears the screen": _array("base.\x1b[2J", np.zeros(3, np.float32)),
+    "bytes under a name that clears the screen": _array("base.\x1b[2J", np.zeros(3, np.uint8)),
 }
 
 
@@ -552,8 +563,9 @@ def test_hostile_bases_are_refused(
     """What is no base is not taken for one, also with a checksum that fits."""
     good = _carrying(model, base).save(tmp_path / "good.model")
     path = rewritten(good, tmp_path / "bad.model", BASES[name])
-    with pytest.raises(ModelError, match=r"bad\.model is not a model that can be used"):
+    with pytest.raises(ModelError, match=r"bad\.model is not a model that can be used") as error:
         Model.load(path)
+    assert str(error.value).isprintable()
 
 
 @pytest.mark.usefixtures("fake_base")
