@@ -18,28 +18,30 @@ _kept: dict[tuple[object, ...], _Bases] = {}
 
 
 @contextlib.contextmanager
-def ready(weights: WeightsFile, **options: Any) -> Iterator[_Bases]:
+def ready(weights: WeightsFile, *, batch_size: int, **options: Any) -> Iterator[_Bases]:
     """Give the base, a copy for every device, and keep it for the next run that wants the same.
 
-    One base is kept at most, and none that failed. A run has it to itself: another thread's, or a
-    forked process's, gets its own.
+    One base is kept at most, and none that failed or halved its batch for lack of memory, of which
+    the next run may have more. A run has it to itself: that of another thread, or of a forked
+    process, gets its own.
 
     Parameters
     ----------
-    weights, options
+    weights, batch_size, options
         As for `load_base`.
     """
     # A process that was forked has the memory of its parent's base, and none of its threads.
-    key = (os.getpid(), weights.name, weights.sha256, *sorted(options.items()))
+    key = (os.getpid(), weights.name, weights.sha256, batch_size, *sorted(options.items()))
     bases = _kept.pop(key, None)
     forget()
     if bases is None:
         from headstart.extract.base import load_base, spread
 
-        bases = tuple(spread(load_base(weights, **options)))
+        bases = tuple(spread(load_base(weights, batch_size=batch_size, **options)))
     yield bases
     forget()
-    _kept[key] = bases
+    if all(base.batch_size == batch_size for base in bases):
+        _kept[key] = bases
 
 
 def forget() -> None:

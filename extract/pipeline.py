@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _SHARD_BYTES = 16 << 20
 _SHARD_ROWS = (64, 1024)
-_AHEAD_BYTES = 24 << 20  # of pixels, decoded while the base is loaded
+_AHEAD_BYTES = 24 << 20  # of pixels, decoded ahead
 _MOST_AHEAD = 512
 _PATIENCE = 0.1  # seconds between looks at whether the other thread is done
 _CHANGED = "changed while it was being read; run extract again"
@@ -44,8 +44,9 @@ _CHANGED = "changed while it was being read; run extract again"
 def distance(size: int, *, views: int, batch_size: int, workers: int) -> int:
     """Return how many pictures to decode ahead of the base.
 
-    At least two batches, so that the base never waits for its next one; as long as it is loaded,
-    as many as fit into 24 MiB, since decoding has the cores to itself then.
+    At least two batches, so that the base never waits for its next one; else as many as fit into
+    24 MiB, and no more than 512, since decoding has the cores to itself while the base is loaded.
+    The line is as long throughout the run.
     """
     least = 2 * batch_size + workers
     return max(least, min(_MOST_AHEAD, _AHEAD_BYTES // (3 * size**2 * views)))

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import fakes
 from headstart.extract import _kept
 from headstart.extract import base as base_module
+from headstart.extract.plan import Settings
+from headstart.extract.run import fill_store
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from headstart.extract.weights import WeightsFile
 
 RANDOM = fakes.fake_find_weights("random")
-OPTIONS: dict[str, Any] = {"size": 16, "layers": ("mixed7",), "pool": "none", "engine": "openvino"}
+OPTIONS: dict[str, Any] = {
+    "size": 16,
+    "layers": ("mixed7",),
+    "pool": "none",
+    "engine": "openvino",
+    "precision": "float32",
+    "batch_size": 32,
+}
 
 pytestmark = pytest.mark.usefixtures("fake_base")
 
@@ -27,7 +42,15 @@ def test_the_next_run_has_the_same_base() -> None:
 
 @pytest.mark.parametrize(
     ("weights", "changed"),
-    [("random:1", {}), ("random", {"layers": ("mixed5",)}), ("random", {"pool": "avg"})],
+    [
+        ("random:1", {}),
+        ("random", {"layers": ("mixed5",)}),
+        ("random", {"pool": "avg"}),
+        ("random", {"size": 17}),
+        ("random", {"engine": "keras"}),
+        ("random", {"precision": "bfloat16"}),
+        ("random", {"batch_size": 8}),
+    ],
 )
 def test_another_base_takes_its_place(weights: str, changed: dict[str, Any]) -> None:
     """What differs in anything is loaded, and one base is kept, not two."""
@@ -52,6 +75,43 @@ def test_a_base_that_failed_is_not_kept() -> None:
         raise RuntimeError("broken")
     with _kept.ready(RANDOM, **OPTIONS) as second:
         assert second is not first
+
+
+def test_a_base_whose_batch_was_halved_is_not_kept() -> None:
+    """A run that asks for a batch size does not get what an earlier one had to make of it."""
+    with _kept.ready(RANDOM, **OPTIONS) as first:
+        first[0].batch_size //= 2  # type: ignore[misc]
+    with _kept.ready(RANDOM, **OPTIONS) as second:
+        assert second is not first
+        assert second[0].batch_size == 32
+
+
+def test_runs_of_one_process_load_the_base_once(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second store is filled with the base of the first, until the weights' file changes."""
+    loaded = []
+
+    class Base(fakes.FakeBase):
+        def __init__(self, weights: WeightsFile, **options: Any) -> None:
+            super().__init__(weights, **options)
+            self.digest = weights.sha256
+            loaded.append(self)
+
+    monkeypatch.setattr(base_module, "load_base", Base)
+    file = tmp_path / "own.h5"
+    settings = Settings(size=16, weights=str(file))
+
+    def filled(name: str) -> str:
+        store, _ = fill_store(pets, tmp_path / name, settings)
+        return store.spec.weights
+
+    file.write_bytes(b"some")
+    assert filled("one") == filled("two") == hashlib.sha256(b"some").hexdigest()
+    assert len(loaded) == 1
+    file.write_bytes(b"others")
+    assert filled("three") == hashlib.sha256(b"others").hexdigest()
+    assert len(loaded) == 2
 
 
 def test_a_forked_process_loads_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
