@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import concurrent.futures
 import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from headstart.errors import UnreadableImageError
 from headstart.extract.base import LayerInfo, layer_table, load_base
 from headstart.extract.decode import MAX_PIXELS
 from headstart.extract.layers import check_layers
-from headstart.extract.pipeline import Decoder
+from headstart.extract.pipeline import Decoder, distance, shard_rows
 from headstart.extract.plan import jobs, read_source
 from headstart.extract.run import Speed
 from headstart.extract.weights import find_weights
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from headstart.cache import Progress
     from headstart.extract.plan import Source
 
-_MEASURED_BATCHES = 3
+_MEASURED_BATCHES = 3  # after the one that starts the engine
+_BATCHES = 5  # of features at a time: two computed, one taken, two that wait to be written
+_COPIES = 3  # of a shard: its rows, in one array, and as they are written
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,8 @@ def inspect(
         source = read_source(data, workers=speed.threads, progress=progress)
         source, seconds = _usable(source, size, max_pixels, speed, progress)
         left_out = source.left_out
-        pictures = _pictures(str(data), source, _cost(source, size, layers, pool, seconds))
+        cost = _cost(source, size, layers, pool, speed=speed, decode_seconds=seconds)
+        pictures = _pictures(str(data), source, cost)
     return Inspection(size, tuple(table), left_out, pictures)
 
 
@@ -153,7 +157,13 @@ def _pictures(data: str, source: Source, cost: Cost) -> Pictures:
 
 
 def _cost(
-    source: Source, size: int, layers: tuple[str, ...], pool: str, decode_seconds: float
+    source: Source,
+    size: int,
+    layers: tuple[str, ...],
+    pool: str,
+    *,
+    speed: Speed,
+    decode_seconds: float,
 ) -> Cost:
     """Estimate a run: the slower of decoding (measured) and the base (a few batches)."""
     distinct = len(set(source.sha256))
@@ -166,23 +176,37 @@ def _cost(
         precision="auto",
     )
     pixels = np.zeros((base.batch_size, size, size, 3), np.uint8)
-    base(pixels)
     taken = []
-    for _ in range(_MEASURED_BATCHES):
-        started = time.perf_counter()
-        base(pixels)
-        taken.append(time.perf_counter() - started)
+    # In a thread, as in a run: what an engine takes there is memory of its own.
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        for _ in range(1 + _MEASURED_BATCHES):
+            started = time.perf_counter()
+            thread.submit(base, pixels).result()
+            taken.append(time.perf_counter() - started)
     # Decoding and the base share the cores, so their times add up.
-    seconds = distinct * float(np.median(taken)) / base.batch_size + decode_seconds
-    row_bytes = sum(2 * int(np.prod(base.shapes[layer])) for layer in base.layers)
+    seconds = distinct * float(np.median(taken[1:])) / base.batch_size + decode_seconds
+    rows = [2 * int(np.prod(base.shapes[layer])) for layer in base.layers]
+    ahead = distance(size, views=1, batch_size=base.batch_size, workers=speed.threads)
     return Cost(
         layers=base.layers,
         pool=pool,
         seconds=seconds,
         images_per_second=distinct / seconds,
-        bytes=distinct * row_bytes,
-        memory=_peak_memory(),
+        bytes=distinct * sum(rows),
+        memory=_peak_memory() + _held(rows, size, min(ahead, distinct), base.batch_size, distinct),
     )
+
+
+def _held(rows: list[int], size: int, ahead: int, batch_size: int, distinct: int) -> int:
+    """Return the bytes a run holds beside the base, from the bytes of a row of each layer.
+
+    Those are pixels decoded ahead, float32 features on their way to the writer, and of each layer a
+    shard that fills.
+    """
+    pixels = 3 * size**2 * ahead
+    features = _BATCHES * batch_size * 2 * sum(rows)
+    shards = _COPIES * sum(min(distinct, shard_rows(row)) * row for row in rows)
+    return pixels + features + shards
 
 
 def _peak_memory() -> int:
