@@ -72,7 +72,8 @@ class HeadResult:
         the log loss on these rows: above 1, the head is too confident.
     fit_seconds : float
         One fit, the choice of hyperparameters included (the mean over folds); the row space, which
-        heads share, is not.
+        heads share, is not. Fits of several heads share the cores, also on one split, so that the
+        figure depends on which were asked for beside this one.
     predict_ms_per_image : float
         From features in memory to classes, all evaluation rows at once; where the head works in
         the row space, finding their coordinates is included.
