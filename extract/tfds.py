@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headstart._keras import import_tensorflow
 from headstart.cache import LeftOut
 from headstart.cache.urls import one_line
 from headstart.errors import DataError, DataNotFoundError, MissingExtraError
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 PREFIX = "tfds:"
 _NAME = re.compile(r"tfds:([\w-]+(?:/[\w.\-]+)?(?::[\d.*]+)?)(?:@(.+))?")
 _HEAD = struct.Struct("<QI")  # of a record: its length, and a checksum of that
-_TAIL = 4  # its own checksum
+_TAIL = 4  # bytes of its own checksum, behind it
 _DTYPES = ("uint8", "uint16")
 
 
@@ -83,9 +84,7 @@ def _info(name: str, dataset: str) -> Any:
             f"{name} needs TensorFlow Datasets: pip install 'headstart[tfds]'"
         ) from error
     try:
-        builder = tfds.builder(dataset, data_dir=os.environ.get("TFDS_DATA_DIR"))
-        if not builder.is_prepared():
-            builder.download_and_prepare()
+        builder = _prepared(tfds, dataset)
     except Exception as error:
         raise DataNotFoundError(
             f"{name} cannot be had from TensorFlow Datasets: {one_line(error)}"
@@ -96,6 +95,23 @@ def _info(name: str, dataset: str) -> Any:
             "so, in another TFDS_DATA_DIR"
         )
     return builder.info
+
+
+def _prepared(tfds: Any, dataset: str) -> Any:
+    """Return a dataset's builder, after fetching it if nobody has."""
+    where = os.environ.get("TFDS_DATA_DIR")
+    builder = tfds.builder(dataset, data_dir=where)
+    if builder.is_prepared():
+        return builder
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
+    try:
+        builder.download_and_prepare()
+    except Exception:
+        builder = tfds.builder(dataset, data_dir=where)
+        if not builder.is_prepared():  # nor has another job put it there meanwhile
+            raise
+    return builder
 
 
 def _keys(name: str, info: Any) -> tuple[str, str, tuple[str, ...]]:
@@ -206,12 +222,27 @@ class _Found:
 
 def _records(archive: Archive) -> Iterator[tuple[int, bytes]]:
     """Yield where each record begins, and its bytes; raise OSError where the file is damaged."""
+    checked = _checked(archive.name)
     with archive.opened() as file:
         while head := file.read(_HEAD.size):
+            offset = file.tell()
             length = _HEAD.unpack(head)[0] if len(head) == _HEAD.size else MAX_AWAY_BYTES + 1
             if length > MAX_AWAY_BYTES:
-                raise OSError(f"no record at byte {file.tell() - len(head)}")
-            offset, record = file.tell(), file.read(length)
-            if len(record) != length or len(file.read(_TAIL)) != _TAIL:
-                raise OSError("the file ends within a record")
+                raise OSError(f"no record at byte {offset - len(head)}")
+            record = next(checked, b"")
+            if len(record) != length:
+                raise OSError(f"another file since, at byte {offset}")
             yield offset, record
+            file.seek(offset + length + _TAIL)
+
+
+def _checked(file: str) -> Iterator[bytes]:
+    """Yield the records of a file whose checksums fit; raise OSError at one whose do not.
+
+    `tf.data` would do that too, but takes the memory of a GPU, on which JAX or PyTorch may run.
+    """
+    tf = import_tensorflow()
+    try:
+        yield from tf.compat.v1.io.tf_record_iterator(file)
+    except tf.errors.OpError as error:
+        raise OSError(error.message) from error

@@ -62,19 +62,33 @@ def import_keras() -> Any:
         When the backend is not installed.
     """
     require_backend()
-    if "keras" in sys.modules or os.environ.get(_LOG_LEVEL) == "0":
+    with _quietly("keras") as first:
         import keras
 
-        return keras
+        if first:
+            keras.ops.zeros(())  # the device speaks up at the first operation
+    return keras
+
+
+def import_tensorflow() -> Any:
+    """Import ``tensorflow``, as quietly, and wake no device."""
+    with _quietly("tensorflow"):
+        import tensorflow as tf
+    return tf
+
+
+@contextlib.contextmanager
+def _quietly(module: str) -> Iterator[bool]:
+    """Hold back what a module says when it is imported; tell whether it is to be so."""
+    if module in sys.modules or os.environ.get(_LOG_LEVEL) == "0":
+        yield False
+        return
     os.environ.setdefault(_LOG_LEVEL, "3")
     for name in ("absl", "tensorflow", "jax"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with held_stderr(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        import keras
-
-        keras.ops.zeros(())  # the device speaks up at the first operation
-    return keras
+        yield True
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -114,15 +115,75 @@ def test_damage_leaves_out_what_is_behind_it(keep: Store, pets: Path, tmp_path: 
     whole = file.read_bytes()
     cut = struct.unpack("<Q", whole[:8])[0] + 16  # where the second record begins
     for damaged, pictures, reason in (
-        (whole + b"\xff" * 12, 20, None),  # behind the last that is told of: never looked at
-        (whole[:-3], 19, "damaged records: the file ends within a record"),
+        (whole + b"\xff" * 12, 20, ""),  # behind the last that is told of: never looked at
+        (whole[:-3], 19, "damaged records: truncated record at"),
         (whole[:cut] + b"\xff" * 12 + whole[cut:], 1, f"damaged records: no record at byte {cut}"),
         (whole[:cut], 1, "1 records; expected 20"),
     ):
         file.write_bytes(damaged)
         found = list_dataset(name)
         assert len(found.pictures) == pictures
-        assert [item.reason for item in found.left_out] == ([reason] if reason else [])
+        reasons = "; ".join(item.reason for item in found.left_out)
+        assert reasons.startswith(reason)
+        assert bool(reasons) == bool(reason)
+
+
+def test_a_flipped_bit_is_damage(keep: Store, pets: Path, tmp_path: Path) -> None:
+    """In a label or in a length: it would else be another label, or another record."""
+    rows = examples(pets, 4)
+    name = keep({"image": PICTURE, "label": LABEL}, train=rows[::2] + rows[1::2])
+    file = records(tmp_path / "tfds")
+    whole = file.read_bytes()
+    third = 0
+    for _ in range(2):
+        third += struct.unpack_from("<Q", whole, third)[0] + 16
+    before_label = b"label\x12\x05\x1a\x03\n\x01"
+    label = whole.index(before_label, third) + len(before_label)
+    for place, told in ((label, third + 12), (third, third)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1
+        file.write_bytes(damaged)
+        found = list_dataset(name)
+        assert len(found.pictures) == 2
+        (item,) = found.left_out
+        assert item.reason.startswith(f"damaged records: corrupted record at {told}")
+
+
+def test_the_reader_is_started_quietly(keep: Store, pets: Path) -> None:
+    """Nothing of what TensorFlow says of itself is on the terminal."""
+    name = keep({"image": PICTURE, "label": LABEL}, train=examples(pets, 4))
+    words = [sys.executable, "-m", "headstart", "inspect", name]
+    found = subprocess.run(words, capture_output=True, text=True, timeout=100, check=True)
+    assert "4 pictures" in found.stdout
+    assert found.stderr == ""
+
+
+def test_several_jobs_may_fetch_at_once(
+    keep: Store, pets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who comes too late to put it there takes what is there; without a terminal, no bar."""
+    build, quiet = tfds.builder, list[bool]()
+    monkeypatch.setattr(tfds, "disable_progress_bar", lambda: quiet.append(True))
+
+    class Late:
+        def __init__(self, others: bool) -> None:
+            self.others = others
+
+        def is_prepared(self) -> bool:
+            return False
+
+        def download_and_prepare(self) -> None:
+            monkeypatch.setattr(tfds, "builder", build)
+            if self.others:
+                keep({"image": PICTURE}, train=[{"image": examples(pets)[0]["image"]}])
+            raise OSError("Directory not empty")
+
+    monkeypatch.setattr(tfds, "builder", lambda *_, **__: Late(others=False))
+    with pytest.raises(DataNotFoundError, match="tiny"):
+        list_dataset("tfds:tiny")
+    monkeypatch.setattr(tfds, "builder", lambda *_, **__: Late(others=True))
+    assert len(list_dataset("tfds:tiny").pictures) == 1
+    assert quiet == [True, True]
 
 
 def test_one_picture_an_example(keep: Store, pets: Path) -> None:
