@@ -164,12 +164,13 @@ def draw_sample(
     DataError
         If there is not one picture of the store.
     """
-    place = data or store.catalog.settings.get("data")
-    if not place:
+    remembered = store.catalog.settings.get("data") or ""
+    if not (data or remembered):
         raise DataError(f"{store.path} does not know where its pictures are; give --data DATA")
+    place = data or Path(remembered)  # as a path, so that a store can make nobody fetch
     wanted = 2 * ROWS if further else ROWS
     rows, pictures = [], []
-    for row, pixels in _pictures(model, store, Path(place)):
+    for row, pixels in _pictures(model, store, place):
         rows.append(row)
         pictures.append(pixels)
         if len(rows) == wanted:
@@ -189,7 +190,9 @@ def draw_sample(
     )
 
 
-def _pictures(model: Model, store: Store, place: Path) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+def _pictures(
+    model: Model, store: Store, place: str | os.PathLike[str]
+) -> Iterator[tuple[int, NDArray[np.uint8]]]:
     """Yield row after row with its decoded picture, each picture once."""
     from headstart.extract.dataset import list_dataset
     from headstart.extract.decode import decode

@@ -17,7 +17,7 @@ from headstart import cli
 from headstart._pictures import draw_dataset
 from headstart.cache import Store
 from headstart.errors import DataError, MissingExtraError, ModelError, ParityError
-from headstart.extract import Settings, fill_store
+from headstart.extract import Settings, dataset, fill_store
 from headstart.extract.base import import_keras, keras_base, load_base
 from headstart.extract.decode import decode
 from headstart.extract.weights import WeightsFile, find_weights
@@ -331,6 +331,23 @@ def test_rows_are_needed_that_have_their_pictures(place: Path, tmp_path: Path) -
     sample = parity.draw_sample(model, Store.open(store), moved, further=False)
     assert len(sample.paths) == 31
     assert changed.relative_to(moved).as_posix() not in sample.paths
+
+
+def test_only_what_is_given_is_fetched(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that could be fetched is taken as one from the user, as a path from the store."""
+    asked: list[object] = []
+
+    def listed(data: object) -> None:
+        asked.append(data)
+        raise DataError("no dataset at all")
+
+    monkeypatch.setattr(dataset, "list_dataset", listed)
+    model, store = Model.load(place / "pictures.model"), Store.open(place / "pictures.features")
+    monkeypatch.setitem(store.catalog.settings, "data", "tfds:tiny")
+    for given in ("tfds:tiny", None):
+        with pytest.raises(DataError, match="at all"):
+            parity.draw_sample(model, store, given, further=False)
+    assert asked == ["tfds:tiny", Path("tfds:tiny")]
 
 
 def test_held_out_rows_come_first(place: Path, tmp_path: Path, monkeypatch: Any) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 import fakes
 from headstart.cache import Store
 from headstart.errors import DataError
-from headstart.extract import Settings, fill_store
+from headstart.extract import Settings, dataset, fill_store
 from headstart.report import pictures as pictures_module
 from headstart.report.pictures import LARGE, gather
 
@@ -68,6 +68,25 @@ def test_a_page_without_pictures_says_so(
     assert "not where they were" in found.words
     monkeypatch.setitem(store.catalog.settings, "data", None)
     assert "does not know" in gather(store, [0], [0]).words
+
+
+def test_only_what_is_given_is_fetched(
+    pictures: tuple[Path, Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that could be fetched is taken as one from the user, as a path from the store."""
+    asked: list[object] = []
+
+    def listed(data: object) -> None:
+        asked.append(data)
+        raise DataError("no dataset at all")
+
+    monkeypatch.setattr(dataset, "list_dataset", listed)
+    store = pictures[1]
+    with pytest.raises(DataError, match="at all"):
+        gather(store, [0], [0], data="tfds:tiny")
+    monkeypatch.setitem(store.catalog.settings, "data", "tfds:tiny")
+    assert "not where they were" in gather(store, [0], [0]).words
+    assert asked == ["tfds:tiny", Path("tfds:tiny")]
 
 
 def test_bytes_are_bounded(pictures: tuple[Path, Store], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,7 +83,7 @@ def gather(
     if not place:
         return Gallery({}, {}, wanted, "The store does not know where its pictures are.")
     try:
-        files = _files(place)
+        files = _files(data or Path(place))  # as a path, so that a store can make nobody fetch
     except DataError:
         if data:
             raise
@@ -112,7 +112,7 @@ def _words(shown: int, wanted: int, rows: int, place: object) -> str:
 def _files(place: str | os.PathLike[str]) -> dict[str, Place]:
     from headstart.extract.dataset import list_dataset
 
-    return {picture.path: picture.file for picture in list_dataset(Path(place)).pictures}
+    return {picture.path: picture.file for picture in list_dataset(place).pictures}
 
 
 class _Found:
