@@ -34,9 +34,14 @@ def fetch(cache: Path) -> Path | None:
 
 
 def _run(command: str, folder: Path) -> bool:
-    found = subprocess.run(
-        ["sh", "-c", command], cwd=folder, capture_output=True, check=False, timeout=120
-    )
+    """Tell whether a command ended well, in reasonable time; what it prints is not shown."""
+    quiet = subprocess.DEVNULL  # no pipe: a child of the shell would keep it open beyond the time
+    try:
+        found = subprocess.run(
+            ["sh", "-c", command], cwd=folder, stdout=quiet, stderr=quiet, check=False, timeout=120
+        )
+    except subprocess.TimeoutExpired:
+        return False
     return found.returncode == 0
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,7 @@ _EXTRACT = ["--weights", "registry", "--engine", "keras", "--precision", "float3
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
-    """Give a folder with 200 pictures to train on, as many models' pictures to predict, a model."""
+    """Give a folder with 200 pictures to train on, 100 held out, and a model."""
     pictures = openclipart.fetch(request.config.cache.mkdir("pictures"))
     if pictures is None:
         pytest.skip(openclipart.HOW)
@@ -44,6 +46,18 @@ def place(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
     command = ["train", str(store), "--head", "logreg", "--cv", "2", "--bundle", "-o", str(model)]
     assert cli.main([*command, "--quiet"]) == 0
     return folder
+
+
+def test_a_slow_mirror_is_as_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then what needs it is skipped; nothing half fetched is kept."""
+
+    def slow(command: list[str], *, timeout: float, **_: object) -> None:
+        raise subprocess.TimeoutExpired(command, timeout)
+
+    monkeypatch.setattr(shutil, "which", lambda _: "apt-get")
+    monkeypatch.setattr(subprocess, "run", slow)
+    assert openclipart.fetch(tmp_path) is None
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture(scope="module")
