@@ -18,7 +18,7 @@ from headstart.extract.computation import Computation
 from headstart.extract.worker import Chunk, Done, Order
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
     from headstart.extract.pipeline import Job
 
@@ -121,14 +121,17 @@ class Cluster:
 
     def __exit__(self, *_: object) -> None:
         """Let go of the tasks that are waiting or at work; close a connection of our own."""
-        for reference in self._waiting:
-            with contextlib.suppress(Exception):  # the cluster may be what failed
-                self._ray.cancel(reference, force=True)
-        self._waiting = {}
+        self._let_go()
         with contextlib.suppress(Exception):
             self._ray.kill(self._tally)
         if self._ours:
             self._ray.shutdown()
+
+    def _let_go(self) -> None:
+        for reference in self._waiting:
+            with contextlib.suppress(Exception):  # the cluster may be what failed
+                self._ray.cancel(reference, force=True)
+        self._waiting = {}
 
     def _task(self, function: Any) -> Any:
         # Tasks and not actors: those hold their place also while their machine is lost. A process
@@ -163,11 +166,14 @@ class Cluster:
             done = self._get(reference)
             yield self._waiting.pop(reference), done
 
-    def each(self, calls: Sequence[tuple[Any, tuple[Any, ...]]]) -> Iterator[tuple[int, Any]]:
+    def each(
+        self, calls: Sequence[tuple[Any, tuple[Any, ...]]]
+    ) -> Generator[tuple[int, Any], None, None]:
         """Yield the number of each call and what it returned, in the order in which they are done.
 
         Each has a process of its own, which ends with it. A call whose process is lost is made
-        again, a few times: it may be its own need of memory that ends it.
+        again, a few times: it may be its own need of memory that ends it. After an error, or where
+        nobody asks for the rest, the others are let go.
 
         Raises
         ------
@@ -177,13 +183,16 @@ class Cluster:
         task = self._ray.remote(
             num_cpus=self.cpus, num_gpus=self.gpus, max_retries=_RETRIES, max_calls=1
         )(_call)
-        for number, (function, arguments) in enumerate(calls):
-            self._waiting[task.remote(self.cpus, function, arguments)] = number
-        while self._waiting:
-            ready, _ = self._ray.wait(list(self._waiting), num_returns=1, timeout=_LOOK)
-            for reference in ready:
-                found = self._get(reference)
-                yield self._waiting.pop(reference), found
+        try:
+            for number, (function, arguments) in enumerate(calls):
+                self._waiting[task.remote(self.cpus, function, arguments)] = number
+            while self._waiting:
+                ready, _ = self._ray.wait(list(self._waiting), num_returns=1, timeout=_LOOK)
+                for reference in ready:
+                    found = self._get(reference)
+                    yield self._waiting.pop(reference), found
+        finally:
+            self._let_go()
 
     def _get(self, reference: Any) -> Any:
         try:

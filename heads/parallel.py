@@ -27,9 +27,21 @@ def _mark() -> None:
     _inside.thread = True
 
 
-@cache
+_shares: list[int] = []
+
+
+def keep_to(count: int) -> None:
+    """Let this process use no more than so many cores from now on."""
+    _shares.append(count)
+
+
 def cores() -> int:
     """Return the number of cores this process may use."""
+    return min(_available(), *_shares) if _shares else _available()
+
+
+@cache
+def _available() -> int:
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on this system

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from headstart._child import in_child, told
 from headstart.errors import HeadError, HeadstartError
+from headstart.heads.parallel import keep_to
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -81,7 +82,8 @@ class There:
 
     def run(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, Any]]:
         """Run them; see `Runner.run`."""
-        calls = [(_values, (task.function, task.arguments)) for task in tasks]
+        cpus = self._cluster.cpus
+        calls = [(_values, (cpus, task.function, task.arguments)) for task in tasks]
         for number, (values, error) in self._cluster.each(calls):
             task = tasks[number]
             yield from ((task, value) for value in values)
@@ -114,9 +116,10 @@ def runner(on: str) -> Iterator[Runner]:
 
 
 def _values(
-    function: Callable[..., Iterator[Any]], arguments: tuple[Any, ...]
+    cpus: int, function: Callable[..., Iterator[Any]], arguments: tuple[Any, ...]
 ) -> tuple[list[Any], HeadstartError | None]:
-    """Return what a generator yields, and the error that ended it."""
+    """Return what a generator yields, and the error that ended it; this process keeps to `cpus`."""
+    keep_to(cpus)
     values: list[Any] = []
     try:
         values.extend(function(*arguments))

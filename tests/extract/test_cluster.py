@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -135,6 +136,17 @@ class TestOnRay:
             fill_store(data, tmp_path / "s", Settings(size=SIZE), speed=THERE, on_error="fail")
 
 
+def accepts(process: subprocess.Popen[bytes], port: int) -> None:
+    """Wait until a process of this machine takes connections."""
+    deadline = time.monotonic() + 60
+    while True:
+        assert process.poll() is None, "it ended by itself"
+        assert time.monotonic() < deadline, "it takes no connections"
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.1)
+
+
 @pytest.fixture
 def head() -> Iterator[str]:
     """Start a head as on a cluster's first machine, and give the address for clients."""
@@ -156,6 +168,7 @@ def head() -> Iterator[str]:
     with tempfile.TemporaryDirectory(prefix="r") as folder:  # its sockets need a short name
         process = subprocess.Popen([*words, f"--temp-dir={folder}"], env=os.environ | more)
         try:
+            accepts(process, ports[1])
             yield f"ray://127.0.0.1:{ports[1]}"
         finally:
             process.terminate()

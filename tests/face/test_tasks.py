@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import generators
 import pytest
@@ -13,11 +13,11 @@ from reliability import hook
 
 import fakes
 from headstart import bench as module
-from headstart._tasks import Here, Task, runner
+from headstart._tasks import Here, Task, There, runner
 from headstart.bench import bench
 from headstart.errors import ClusterError, HeadError, HeadstartError
 from headstart.extract import Settings, cluster
-from headstart.heads import modes
+from headstart.heads import modes, parallel
 from headstart.heads.modes import Record
 
 SETTINGS = Settings(size=75, weights="random")
@@ -96,6 +96,32 @@ class TestOnRay:
                 list(there.run([Task(generators.breaks, (1,))]))
             with pytest.raises(ClusterError, match="failed"):
                 list(there.run([Task(generators.dies, (1,))]))
+
+    def test_what_nobody_waits_for_is_let_go(self) -> None:
+        """After the first of several, the next calls get answers of their own only."""
+        with cluster.Cluster("ray") as ray:
+            some = ray.each([(pow, (2, number)) for number in range(3)])
+            assert next(some)[1] in (1, 2, 4)
+            some.close()
+            assert list(ray.each([(pow, (3, 3))])) == [(0, 27)]
+
+
+def test_a_task_there_keeps_to_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heads train on as many cores as its share has, whatever the machine has."""
+    monkeypatch.setattr(parallel, "_available", lambda: 8)
+    monkeypatch.setattr(parallel, "_shares", [])
+
+    class Room:
+        cpus, gpus, slots = 2, 0, 4
+
+        def each(self, calls: list[Any]) -> Iterator[tuple[int, Any]]:
+            for number, (function, arguments) in enumerate(calls):
+                yield number, function(*arguments)
+
+    assert parallel.cores() == 8
+    there = There(cast("cluster.Cluster", Room()))
+    assert [value for _, value in there.run([Task(generators.cores, ())])] == [2, None]
+    assert there.where == "tasks of Ray, up to 4 side by side, each with 2 processor cores"
 
 
 def test_here_a_task_follows_another() -> None:
