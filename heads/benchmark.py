@@ -33,6 +33,7 @@ _CURVE = """\
 Parts of the training rows are stratified, and each holds the smaller ones; all are measured on \
 the same rows as the table. Networks take as many steps, at most, with a part as with all, in more \
 epochs."""
+_MCNEMAR = "McNemar's exact test on the rows that were measured"
 _EPOCHS = 20  # of a training without a cache, where no dense head was trained here
 
 
@@ -236,7 +237,7 @@ class Benchmark:
         yield (
             f"{self.rows:,} rows, {len(self.classes)} classes; {self._how()}. The 95% is Wilson's "
             "interval; tests are paired "
-            f"({'corrected resampled t' if self._many() else 'McNemar'}, Holm's correction)."
+            f"({'corrected resampled t' if self._many() else _MCNEMAR}, Holm's correction)."
         )
         formed = max((record.form_seconds for record in self.records), default=0.0)
         yield (
@@ -262,7 +263,8 @@ class Benchmark:
         return f"seeds {', '.join(map(str, seeds))}; {how}"
 
     def _many(self) -> bool:
-        return self.resampled and len({record.seed for record in self.records}) > 1
+        """Tell whether there is more than one round of folds, so that rows are measured again."""
+        return self.resampled and len({record.seed for record in self.records}) > FOLDS
 
     def _summary(self, records: list[Record]) -> Summary:
         first = records[0]
@@ -298,11 +300,19 @@ class Benchmark:
         pairs = [(one, theirs[one.seed]) for one in best if one.seed in theirs]
         if not pairs:
             return None
-        if self._many() and len(pairs) > 1:
+        if self._many():
             differences = np.array([one.accuracy - two.accuracy for one, two in pairs])
             row = 1 / len(pairs[0][0].right)
             return metrics.corrected_t(differences, 1 / (FOLDS - 1), resolution=row)
-        return metrics.mcnemar(*(_mostly(side) for side in zip(*pairs, strict=True)))
+        # Folds of one round measure each row once. A t-test of three of them, with two degrees of
+        # freedom, would tell nothing apart.
+        rows = _all if self.resampled else _mostly
+        return metrics.mcnemar(*(rows(side) for side in zip(*pairs, strict=True)))
+
+
+def _all(records: Sequence[Record]) -> NDArray[np.bool_]:
+    """Return on which rows seeds were right that measured different ones."""
+    return np.array([digit == "1" for record in records for digit in record.right])
 
 
 def _mostly(records: Sequence[Record]) -> NDArray[np.bool_]:

@@ -98,6 +98,21 @@ def test_best_comes_first_and_others_are_tested_against_it(resampled: bool) -> N
     assert all(line.endswith(verdict) for line, verdict in zip(table, verdicts, strict=True))
 
 
+def test_rows_measured_again_are_no_new_rows_for_the_test() -> None:
+    """Of one round of folds the rows are tested; of more rounds the folds, by the corrected t."""
+    records = [
+        record(mode, "1" * (18 - 2 * worse) + "0" * (2 + 2 * worse), seed)
+        for worse, mode in enumerate(("frozen", "scratch"))
+        for seed in range(7)
+    ]
+    one = [one for one in records if one.seed < 5]
+    assert benchmark(*one).summaries()[1].p_value == pytest.approx(2 / 2**10)
+    assert "McNemar's exact test" in str(benchmark(*one))
+    many = benchmark(*records)
+    assert many.summaries()[1].p_value != pytest.approx(2 / 2**14)
+    assert "corrected resampled t" in str(many)
+
+
 def test_modes_without_a_seed_in_common_are_not_tested() -> None:
     """There is nothing to pair; the correction is for the tests that were made."""
     records = [record("frozen", "1" * 10, 0), record("scratch", "1" * 9 + "0", 1)]
