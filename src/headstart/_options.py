@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -525,7 +526,21 @@ def _answer(text: str) -> str:
     """Refuse an answer's place before anything is computed, not after."""
     if text != "-" and (Path(text).is_dir() or not Path(text).absolute().parent.is_dir()):
         raise argparse.ArgumentTypeError(f"expected a file in a folder that exists; found {text!r}")
+    if text != "-" and Path(text).is_file() and not _replaceable(Path(text)):
+        raise argparse.ArgumentTypeError(
+            f"{text} is there already and is no JSON answer: name another file"
+        )
     return text
+
+
+def _replaceable(file: Path) -> bool:
+    """Tell whether an answer may replace a file: one of a JSON object, or an empty one."""
+    if not file.stat().st_size:
+        return True
+    try:
+        return file.suffix == ".json" and isinstance(json.loads(file.read_bytes()), dict)
+    except (OSError, ValueError, RecursionError):
+        return False
 
 
 def _bytes(text: str) -> int:

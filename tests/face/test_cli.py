@@ -276,6 +276,37 @@ def test_usage_errors(capsys: pytest.CaptureFixture[str], arguments: list[str]) 
     assert "invalid _" not in said
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("features.h5", b"\x89HDF\r\n"),
+        ("notes.json", b"[1]"),
+        ("broken.json", b"{"),
+        ("book.ipynb", b"{}"),
+    ],
+)
+def test_an_answer_replaces_nothing_but_an_answer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, content: bytes
+) -> None:
+    """``--json`` over a file that is no .json file of an object is refused before all else."""
+    file = tmp_path / name
+    file.write_bytes(content)
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(["inspect", "--json", str(file)])
+    assert exit_.value.code == 2
+    assert "is there already and is no JSON answer" in capsys.readouterr().err
+    assert file.read_bytes() == content
+
+
+def test_an_answer_replaces_an_answer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """So does an empty file make room, as ``mktemp`` makes one."""
+    earlier, empty = tmp_path / "answer.json", tmp_path / "tmp.XqZ"
+    empty.touch()
+    for file in (earlier, earlier, empty):
+        assert cli.main(["inspect", "--json", str(file)]) == 0
+        assert "layers" in json.loads(file.read_text("utf-8"))
+
+
 def test_a_mistyped_option_is_told_what_it_was_meant_to_be(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

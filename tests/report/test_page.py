@@ -17,8 +17,8 @@ from headstart import cli
 from headstart.cache import Filling, Rows, Spec, Store
 from headstart.errors import HeadError, HeadstartError, MissingExtraError
 from headstart.heads import compare
+from headstart.report import MARK, report, write_report
 from headstart.report import pictures as pictures_module
-from headstart.report import report, write_report
 from headstart.report.gather import gathered
 
 
@@ -127,6 +127,44 @@ def test_a_page_that_cannot_be_written_is_refused_first(
     command = ["compare", str(pictures[1].path), "--report", str(tmp_path), "--heads", "nonsense"]
     assert cli.main(command) == 1
     assert "name a file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["list.csv", "theirs.html"])
+def test_only_a_page_of_ours_is_replaced(
+    pictures: tuple[Path, Store],
+    tmp_path: Path,
+    name: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Any other file is left as it is, and nothing is computed."""
+    theirs = tmp_path / name
+    theirs.write_text("<!doctype html><title>mine</title>\n")
+    store = str(pictures[1].path)
+    for verb in (["report", store, "-o"], ["compare", store, "--report"]):
+        assert cli.main([*verb, str(theirs), "--heads", "nonsense"]) == 1
+        assert theirs.name in capsys.readouterr().err
+    assert theirs.read_text() == "<!doctype html><title>mine</title>\n"
+
+
+def test_a_page_of_ours_is_replaced(scene: Any, tmp_path: Path) -> None:
+    """A report can be made again into the same file, by the mark in its head."""
+    page = tmp_path / "page.html"
+    for _ in range(2):
+        write_report(scene.comparison, page)
+        assert MARK in page.read_text("utf-8")[:2000]
+
+
+def test_figures_replace_nothing_but_figures_of_ours(
+    pictures: tuple[Path, Store], tmp_path: Path
+) -> None:
+    """A folder with tables or figures of another origin is refused before heads are compared."""
+    theirs = tmp_path / "figures" / "curve.csv"
+    theirs.parent.mkdir()
+    theirs.write_text("mine")
+    with pytest.raises(HeadstartError, match=r"curve\.csv is there already and is no figure"):
+        report(pictures[1].path, tmp_path / "page.html", figures=theirs.parent, heads="nonsense")
+    assert theirs.read_text() == "mine"
+    assert list(tmp_path.rglob("*.html")) == []
 
 
 def test_a_missing_package_is_named(

@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     from headstart.heads.sweep import Sweep
     from headstart.report.content import Report
 
-__all__ = ["check_target", "report", "write_report"]
+__all__ = ["MARK", "check_target", "report", "write_report"]
+
+#: In the head of every page, by which it is known.
+MARK = '<meta name="generator" content="Headstart">'
+#: Bytes of a page within which that is.
+_HEAD = 2000
 
 #: Where `headstart bench` keeps the features of its pictures.
 _BENCH_FEATURES = "features"
@@ -39,7 +44,7 @@ def report(
     path
         A store, or the folder of ``headstart bench``, whose modes are shown too.
     file
-        The page; what is there already is replaced.
+        The page, a .html file; another one of ours is replaced, and nothing else.
     curve
         Also train on growing parts of the rows.
     sweep
@@ -49,7 +54,8 @@ def report(
     data
         Where the pictures are; where they were at the last extraction by default.
     figures
-        A folder for the figures as SVG and PDF and the tables as CSV and LaTeX.
+        A folder for the figures as SVG and PDF and the tables as CSV and LaTeX; files of these
+        kinds in it are replaced if they are of an earlier report.
     progress
         Called with (description, done, total).
     **options
@@ -72,8 +78,11 @@ def report(
     """
     from headstart.cache import Store, local_store
     from headstart.heads.comparison import DEFAULT_HEADS, compare
+    from headstart.report.papers import check_figures
 
     check_target(file)
+    if figures is not None:
+        check_figures(figures)
     place = local_store(path)
     more: dict[str, Any] = {}
     if (place / "bench.json").is_file():
@@ -115,9 +124,10 @@ def write_report(
     comparison
         As `headstart.compare` returned it.
     file
-        The page; what is there already is replaced.
+        The page, a .html file; another one of ours is replaced, and nothing else.
     figures
-        A folder for the figures as SVG and PDF and the tables as CSV and LaTeX.
+        A folder for the figures as SVG and PDF and the tables as CSV and LaTeX; files of these
+        kinds in it are replaced if they are of an earlier report.
     **more
         As for `headstart.report.gather.gathered`: ``curve``, ``sweep``, ``bench``, ``tsne``,
         ``data``, ``progress``.
@@ -132,9 +142,13 @@ def write_report(
     MissingExtraError
         If Jinja2 or matplotlib is not installed.
     """
-    target = check_target(file)
     from headstart.report.gather import gathered
     from headstart.report.page import page
+    from headstart.report.papers import check_figures, write_figures
+
+    target = check_target(file)
+    if figures is not None:
+        check_figures(figures)
 
     found = gathered(comparison, **more)
     text = page(found)
@@ -145,8 +159,6 @@ def write_report(
     finally:
         draft.unlink(missing_ok=True)
     if figures is not None:
-        from headstart.report.papers import write_figures
-
         write_figures(found, figures)
     return found
 
@@ -157,7 +169,7 @@ def check_target(file: str | os.PathLike[str]) -> Path:
     Raises
     ------
     HeadstartError
-        If `file` is a folder, or its folder is not there.
+        If `file` is no .html file in a folder that is there, or is there and no page of ours.
     MissingExtraError
         If Jinja2 or matplotlib is not installed.
     """
@@ -173,4 +185,16 @@ def check_target(file: str | os.PathLike[str]) -> Path:
     target = Path(file)
     if target.is_dir() or not target.absolute().parent.is_dir():
         raise HeadstartError(f"{target} cannot be written: name a file in a folder that is there")
+    if target.suffix.lower() not in (".html", ".htm"):
+        raise HeadstartError(f"a report is a .html file; found {target}")
+    if os.path.lexists(target) and not _is_page(target):
+        raise HeadstartError(f"{target} is there already and is no report: name another file")
     return target
+
+
+def _is_page(file: Path) -> bool:
+    """Tell whether a file is a page of ours."""
+    if not file.is_file():
+        return False
+    with file.open("rb") as opened:
+        return MARK.encode() in opened.read(_HEAD)

@@ -32,6 +32,42 @@ _LATEX = {
 }
 
 
+#: Headings of the table that every folder of figures has, by which it is known.
+_HEADS = (
+    *("head", "accuracy", "95% from", "to", "balanced", "log loss", "calibration error"),
+    *("fit s", "ms a picture", "p"),
+)
+_KINDS = (".svg", ".pdf", ".csv", ".tex")
+
+
+def check_figures(folder: str | os.PathLike[str]) -> Path:
+    """Return where figures go: beside no file of their kinds that an earlier report did not write.
+
+    Raises
+    ------
+    HeadstartError
+        If `folder` is a file, or has such files and no table of heads as a report writes it.
+    """
+    place = Path(folder)
+    if place.exists() and not place.is_dir():
+        raise HeadstartError(f"{place} is a file; --figures needs a folder")
+    found = sorted(path for path in place.glob("*") if path.suffix.lower() in _KINDS)
+    if found and not _is_ours(place / "heads.csv"):
+        raise HeadstartError(
+            f"{found[0]} is there already and is no figure of a report: name another folder"
+        )
+    return place
+
+
+def _is_ours(heads: Path) -> bool:
+    """Tell whether a file is a report's table of heads."""
+    first = as_csv((_HEADS,)).encode()
+    if not heads.is_file():
+        return False
+    with heads.open("rb") as file:
+        return file.read(len(first)) == first
+
+
 def write_figures(report: Report, folder: str | os.PathLike[str]) -> list[Path]:
     """Write every figure as SVG and PDF, and every table as CSV and LaTeX.
 
@@ -40,7 +76,7 @@ def write_figures(report: Report, folder: str | os.PathLike[str]) -> list[Path]:
     report
         What a page shows.
     folder
-        Made where missing; files of the same names are replaced.
+        Made where missing; files of an earlier report are replaced.
 
     Returns
     -------
@@ -50,15 +86,18 @@ def write_figures(report: Report, folder: str | os.PathLike[str]) -> list[Path]:
     Raises
     ------
     HeadstartError
-        If `folder` is a file.
+        If `folder` is a file, or has others' files of these kinds.
     MissingExtraError
         If matplotlib is not installed.
     """
-    place = Path(folder)
-    if place.exists() and not place.is_dir():
-        raise HeadstartError(f"{place} is a file; --figures needs a folder")
+    place = check_figures(folder)
     place.mkdir(parents=True, exist_ok=True)
     written = []
+    for key, rows in tables(report):  # first that by which the folder is known
+        for kind, text in (("csv", as_csv(rows)), ("tex", as_latex(rows))):
+            path = place / f"{key}.{kind}"
+            path.write_text(text, encoding="utf-8")
+            written.append(path)
     for drawing in drawings(report):
         for kind in ("svg", "pdf"):
             path = place / f"{drawing.key}.{kind}"
@@ -66,20 +105,11 @@ def write_figures(report: Report, folder: str | os.PathLike[str]) -> list[Path]:
             drawing.save(content, kind)
             path.write_bytes(content.getvalue())
             written.append(path)
-    for key, rows in tables(report):
-        for kind, text in (("csv", as_csv(rows)), ("tex", as_latex(rows))):
-            path = place / f"{key}.{kind}"
-            path.write_text(text, encoding="utf-8")
-            written.append(path)
     return written
 
 
 def tables(report: Report) -> Iterator[tuple[str, Table]]:
     """Yield every table by its name: the heads, and the numbers behind each figure."""
-    header = (
-        *("head", "accuracy", "95% from", "to", "balanced", "log loss", "calibration error"),
-        *("fit s", "ms a picture", "p"),
-    )
     heads = report.insight.comparison.heads
     rows = [
         (
@@ -92,7 +122,7 @@ def tables(report: Report) -> Iterator[tuple[str, Table]]:
         )
         for head in heads
     ]
-    yield "heads", table(header, rows)
+    yield "heads", table(_HEADS, rows)
     for drawing in drawings(report):
         if drawing.table:
             yield drawing.key, drawing.table
