@@ -213,7 +213,7 @@ def sides(folder: Path, options: argparse.Namespace) -> tuple[dict[str, list[str
     missing = {}
     for name, engine in OURS.items():
         if not _has(engine):
-            missing[name] = "OpenVINO is not installed: pip install 'headstart[cpu]'"
+            missing[name] = "OpenVINO is not installed: pip install './headstart[cpu]'"
         else:
             commands[name] = [python, str(SIDES / "ours.py"), "side", *where, engine, weights]
     peers = {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headstart.errors import MissingExtraError, StoreError
+from headstart.errors import MissingExtraError, StoreError, install
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,9 +85,7 @@ def to_frame(store: Store) -> Any:
     try:
         pandas = importlib.import_module("pandas")
     except ImportError as error:
-        raise MissingExtraError(
-            "a DataFrame needs pandas: pip install 'headstart[pandas]'"
-        ) from error
+        raise MissingExtraError(f"a DataFrame needs pandas; {install('pandas')}") from error
     content = store.catalog
     label = pandas.Categorical.from_codes(store.labels(), categories=list(store.classes))
     columns: dict[str, Any] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from headstart.errors import DataError, DataNotFoundError, MissingExtraError
+from headstart.errors import DataError, DataNotFoundError, MissingExtraError, install
 
 #: What a URL may begin with. Others reach programs, clusters and other people's machines.
 PROTOCOLS = ("s3", "gs", "gcs", "abfs", "az", "hf", "http", "https", "memory", "zip", "file")
@@ -36,7 +36,7 @@ def file_system(url: str) -> tuple[Any, str]:
         found, path = url_to_fs(url)
     except ImportError as error:
         raise MissingExtraError(
-            f"{url} needs a package that is not installed ({error}): pip install 'headstart[cloud]'"
+            f"{url} needs a package that is not installed ({error}); {install('cloud')}"
         ) from error
     except Exception as error:
         raise DataNotFoundError(f"cannot reach {url}: {one_line(error)}") from error

@@ -12,7 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from headstart.errors import ClusterError, DataError, HeadstartError, MissingExtraError
+from headstart.errors import ClusterError, DataError, HeadstartError, MissingExtraError, install
 from headstart.extract import worker
 from headstart.extract.computation import Computation
 from headstart.extract.worker import Chunk, Done, Order
@@ -218,7 +218,7 @@ def _import_ray(address: str = LOCAL) -> Any:
     try:
         import ray
     except ImportError as error:
-        raise MissingExtraError("--on needs Ray: pip install 'headstart[ray]'") from error
+        raise MissingExtraError(f"--on needs Ray; {install('ray')}") from error
     return ray
 
 

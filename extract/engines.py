@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from headstart._hardware import gpu_capability, native_bfloat16
 from headstart._keras import require_backend
-from headstart.errors import HeadstartError, MissingExtraError
+from headstart.errors import HeadstartError, MissingExtraError, install
 
 if TYPE_CHECKING:
     import numpy as np
@@ -127,9 +127,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def _require_openvino() -> None:
     if importlib.util.find_spec("openvino") is None:
-        raise MissingExtraError(
-            "OpenVINO is not installed. Install it with: pip install 'headstart[cpu]'"
-        )
+        raise MissingExtraError(f"OpenVINO is not installed; {install('cpu')}")
 
 
 def resolve_precision(name: str) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from headstart.cache import LeftOut
 from headstart.cache.urls import is_url
-from headstart.errors import DataError, DataNotFoundError, MissingExtraError
+from headstart.errors import DataError, DataNotFoundError, MissingExtraError, install
 from headstart.extract.picture import SPLITS, Dataset, Entry, is_unicode, make_dataset, printable
 from headstart.extract.url import KEPT_BYTES, MAX_MANIFEST_BYTES, Kept, Tree, UrlFile
 
@@ -104,7 +104,7 @@ def _read_parquet(manifest: Path | UrlFile) -> tuple[tuple[str, ...], list[Entry
         from pyarrow import parquet
     except ImportError as error:
         raise MissingExtraError(
-            "a Parquet manifest needs pyarrow: pip install 'headstart[parquet]'"
+            f"a Parquet manifest needs pyarrow; {install('parquet')}"
         ) from error
     try:
         table = parquet.ParquetFile(manifest if isinstance(manifest, Path) else _opened(manifest))

@@ -17,7 +17,7 @@ import numpy as np
 from headstart._keras import import_tensorflow
 from headstart.cache import LeftOut
 from headstart.cache.urls import one_line
-from headstart.errors import DataError, DataNotFoundError, MissingExtraError
+from headstart.errors import DataError, DataNotFoundError, MissingExtraError, install
 from headstart.extract.archive import Archive, Member
 from headstart.extract.picture import SPLITS, Dataset, Entry, make_dataset
 from headstart.extract.places import MAX_AWAY_BYTES
@@ -80,9 +80,7 @@ def _info(name: str, dataset: str) -> Any:
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
-        raise MissingExtraError(
-            f"{name} needs TensorFlow Datasets: pip install 'headstart[tfds]'"
-        ) from error
+        raise MissingExtraError(f"{name} needs TensorFlow Datasets; {install('tfds')}") from error
     try:
         builder = _prepared(tfds, dataset)
     except Exception as error:

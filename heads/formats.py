@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headstart._keras import held_stderr, import_keras
-from headstart.errors import MissingExtraError, ModelError
+from headstart.errors import MissingExtraError, ModelError, install
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -68,8 +68,7 @@ class Format:
         """
         if self.name == "ONNX" and not all(map(importlib.util.find_spec, _ONNX)):
             raise MissingExtraError(
-                "ONNX files need a converter and ONNX Runtime. Install them with: "
-                "pip install 'headstart[onnx]'"
+                f"ONNX files need a converter and ONNX Runtime; {install('onnx')}"
             )
         backend = import_keras().backend.backend()
         if self.tensorflow and backend != "tensorflow":

@@ -6,6 +6,8 @@ import collections
 import re
 from typing import TYPE_CHECKING
 
+from headstart.errors import install
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -346,7 +348,7 @@ def benched(folder: str, page: str | None) -> str:
     where = f"{folder}/bench.md" + (f" and {page}" if page else "")
     if plots.available():
         return f"With plots in {where}"
-    return f"In {where}, without plots: they need matplotlib, pip install 'headstart[plots]'"
+    return f"In {where}, without plots, which need matplotlib; {install('plots')}"
 
 
 def _shape(shape: Sequence[int]) -> str:

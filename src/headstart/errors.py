@@ -67,6 +67,20 @@ class MissingExtraError(HeadstartError, ImportError):
     """An optional package is needed; the message names the extra to install."""
 
 
+def install(extra: str) -> str:
+    """Return how an extra is installed: Headstart is on no index, so from its clone.
+
+    Examples
+    --------
+    >>> install("plots")
+    "install the extra 'plots': pip install './headstart[plots]', where ./headstart is the clone"
+    """
+    return (
+        f"install the extra {extra!r}: pip install './headstart[{extra}]', "
+        "where ./headstart is the clone"
+    )
+
+
 class ClusterError(HeadstartError):
     """A cluster cannot be reached, or has nothing to compute on."""
 

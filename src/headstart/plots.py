@@ -8,7 +8,7 @@ import importlib.util
 import io
 from typing import TYPE_CHECKING, Any
 
-from headstart.errors import MissingExtraError
+from headstart.errors import MissingExtraError, install
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -213,7 +213,7 @@ def _family(mode: str) -> str:
 def _new(*, height: float) -> tuple[Any, Any]:
     """Return a figure and its axes."""
     if not available():
-        raise MissingExtraError("plots need matplotlib: pip install 'headstart[plots]'")
+        raise MissingExtraError(f"plots need matplotlib; {install('plots')}")
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure

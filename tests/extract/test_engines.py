@@ -116,7 +116,7 @@ def test_the_engine_is_openvino_where_it_is_installed_and_nothing_asks_for_keras
 
 def test_a_missing_engine_names_its_extra(machine: Callable[..., None]) -> None:
     machine(openvino=False)
-    with pytest.raises(MissingExtraError, match=r"pip install 'headstart\[cpu\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install './headstart\[cpu\]'"):
         resolve_engine("openvino")
     with pytest.raises(MissingExtraError, match=r"headstart\[cpu\]"):
         load_base(RANDOM, size=75, layers=["mixed0"], engine="openvino")

@@ -175,13 +175,11 @@ def check_target(file: str | os.PathLike[str]) -> Path:
     """
     from importlib.util import find_spec
 
-    from headstart.errors import MissingExtraError
+    from headstart.errors import MissingExtraError, install
 
     missing = [name for name in ("jinja2", "matplotlib") if find_spec(name) is None]
     if missing:
-        raise MissingExtraError(
-            f"a report needs {' and '.join(missing)}: install headstart[report]"
-        )
+        raise MissingExtraError(f"a report needs {' and '.join(missing)}; {install('report')}")
     target = Path(file)
     if target.is_dir() or not target.absolute().parent.is_dir():
         raise HeadstartError(f"{target} cannot be written: name a file in a folder that is there")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
 from headstart._words import plain
-from headstart.errors import MissingExtraError
+from headstart.errors import MissingExtraError, install
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -116,7 +116,7 @@ def _styled() -> Iterator[Any]:
         from matplotlib.figure import Figure
     except ModuleNotFoundError as error:
         raise MissingExtraError(
-            "a report needs matplotlib and Jinja2: install headstart[report]"
+            f"a report needs matplotlib and Jinja2; {install('report')}"
         ) from error
     with mpl.rc_context(_STYLE), warnings.catch_warnings():
         # A font here may lack a letter of a class name; the page's reader has others.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from headstart import _words
 from headstart._words import plain
 from headstart.cache.catalog import now, versions
-from headstart.errors import MissingExtraError
+from headstart.errors import MissingExtraError, install
 from headstart.report.drawing import SERIES
 from headstart.report.figures import drawings
 from headstart.report.gather import percent, words
@@ -41,7 +41,7 @@ def page(report: Report) -> str:
         from markupsafe import Markup
     except ModuleNotFoundError as error:
         raise MissingExtraError(
-            "a report needs matplotlib and Jinja2: install headstart[report]"
+            f"a report needs matplotlib and Jinja2; {install('report')}"
         ) from error
     here = files("headstart.report")
     style, script = (here.joinpath(f"page.{kind}").read_text("utf-8") for kind in ("css", "js"))
