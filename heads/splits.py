@@ -9,7 +9,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from headstart.errors import HeadError, StoreError
+from headstart.errors import FewPicturesError, HeadError, StoreError
 from headstart.heads.folds import fewest_groups, grouped_folds
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def protocol(store: Store, rows: Labelled, *, cv: int | None, seed: int, grouped
 
     Raises
     ------
-    HeadError
+    FewPicturesError
         If a class has too few rows.
     """
     together = f"identical pictures{' and groups' if grouped else ''}"
@@ -119,10 +119,10 @@ def protocol(store: Store, rows: Labelled, *, cv: int | None, seed: int, grouped
     wanted = cv or FOLDS
     fewest, smallest = fewest_groups(rows.codes, rows.groups)
     if fewest < wanted:
-        raise HeadError(
-            f"class {store.classes[smallest]} has {fewest} different pictures"
-            f"{' or groups' if grouped else ''}, too few for {wanted} folds: add pictures"
-            + (f", or use --cv {fewest}" if fewest > 1 else "")
+        raise FewPicturesError(
+            f"class {store.classes[smallest]} has {fewest} different picture{'s' * (fewest != 1)}"
+            f"{' or groups' if grouped else ''}, too few for {wanted} folds: add pictures",
+            fewest,
         )
     # Of the pictures themselves: with augmented views the folds are the same.
     whole = np.flatnonzero(rows.first_view)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from headstart._bars import Bars
 from headstart._interrupts import Interrupts
 from headstart._options import parser
-from headstart.errors import HeadstartError, InterruptedRunError, ModelError
+from headstart.errors import FewPicturesError, HeadstartError, InterruptedRunError, ModelError
 
 if TYPE_CHECKING:
     import argparse
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Without `argv` it is the program: an interrupt, which is failure, ends the process.
     """
-    interrupts, debug = Interrupts(program=argv is None), False
+    interrupts, debug, run = Interrupts(program=argv is None), False, None
     try:
         with interrupts:
             arguments = _parse(argv)
@@ -46,10 +46,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         if interrupts.came and not isinstance(error, InterruptedRunError):
             error = KeyboardInterrupt()  # an import, say, makes another error of it
-        return interrupts.leave(_failed(error))
+        return interrupts.leave(_failed(error, folds=run in _WITH_FOLDS))
 
 
-def _failed(error: BaseException) -> int:
+def _failed(error: BaseException, *, folds: bool) -> int:
+    """Say what failed, and of a verb with an option for folds which number would do."""
     if isinstance(error, BrokenPipeError):  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -58,6 +59,8 @@ def _failed(error: BaseException) -> int:
         what = "stopped"
     elif isinstance(error, MemoryError) and not isinstance(error, HeadstartError):
         what = f"not enough memory ({what}); {_LESS_MEMORY}"
+    elif folds and isinstance(error, FewPicturesError) and error.folds > 1:
+        what += f", or use --cv {error.folds}"
     print(f"headstart: {what}", file=sys.stderr)
     return 1
 
@@ -410,6 +413,8 @@ _RUN: dict[str, Callable[..., int]] = {
     "bench": _bench,
     "report": _report,
 }
+#: The verbs that have --cv.
+_WITH_FOLDS = (_compare, _train, _report)
 
 
 if __name__ == "__main__":

@@ -55,6 +55,20 @@ class HeadError(HeadstartError, ValueError):
     """A head is unknown, or cannot be trained on these rows."""
 
 
+class FewPicturesError(HeadError):
+    """A class has too few different pictures for the folds.
+
+    Attributes
+    ----------
+    folds : int
+        How many folds there are pictures for; below 2, none.
+    """
+
+    def __init__(self, message: str, folds: int = 0) -> None:
+        super().__init__(message)
+        self.folds = folds
+
+
 class ModelError(HeadstartError, ValueError):
     """A model file is no model, is damaged, or does not fit what it is used with."""
 

@@ -209,6 +209,24 @@ def test_bad_datasets(
     assert not (tmp_path / "store" / "features.h5").exists()
 
 
+@needs_fake_base
+def test_a_number_of_folds_is_advised_where_it_can_be_asked_for(
+    pets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Too few pictures for five folds: ``compare`` has ``--cv``, ``sweep`` has not."""
+    for folder in pets.iterdir():
+        for picture in sorted(folder.iterdir())[3:]:
+            picture.unlink()
+    store = tmp_path / "store"
+    assert extract(pets, store, "--weights", "random", "--quiet") == 0
+    assert cli.main(["compare", str(store), "--heads", "ncm"]) == 1
+    assert "too few for 5 folds: add pictures, or use --cv " in capsys.readouterr().err
+    options = ["-o", str(tmp_path / "swept"), "--size", "75", "--weights", "random"]
+    options += ["--layer", "mixed7", "--quiet"]
+    assert cli.main(["sweep", str(pets), *options]) == 1
+    assert capsys.readouterr().err.endswith("too few for 5 folds: add pictures\n")
+
+
 @pytest.mark.skipif(os.getuid() == 0, reason="the superuser reads everything")
 def test_unreadable_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A folder without permission is named."""

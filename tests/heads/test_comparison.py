@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
 from sklearn.svm import LinearSVC
 
-from headstart.errors import HeadError
+from headstart.errors import FewPicturesError, HeadError
 from headstart.heads import LogisticHead, SVMHead, compare, forms, parallel
 from headstart.heads.splits import labelled_rows, protocol
 
@@ -427,8 +427,9 @@ def test_too_few_rows_are_refused(make_store: MakeStore, draw: Draw) -> None:
     features, label = draw(60)
     label[label == 2] = 0
     label[:3] = 2
-    with pytest.raises(HeadError, match=r"class 2 has 3 different pictures.*--cv 3"):
+    with pytest.raises(FewPicturesError, match="class 2 has 3 different pictures") as raised:
         compare(make_store(features, label), FAST)
+    assert raised.value.folds == 3
 
 
 def test_one_class_is_refused(make_store: MakeStore, draw: Draw) -> None:
