@@ -157,7 +157,8 @@ def compare(
     ----------
     store : Store or path
     heads : str, or sequence of str or scikit-learn classifier
-        Names of heads (`HEAD_NAMES`), or classifiers as they are. One that is not known to be
+        Names of heads (`HEAD_NAMES`), in a string with commas between them, or classifiers as
+        they are. One that is not known to be
         rotation invariant is given the features themselves; an attribute
         ``rotation_invariant = True`` says that it is.
     layer : str, optional
@@ -193,8 +194,6 @@ def compare(
     --------
     >>> print(compare(store, ["logreg", "svm"]))  # doctest: +SKIP
     """
-    if not heads:
-        raise HeadError("name at least one head")
     started, store = time.perf_counter(), Store.open(store)
     rows = labelled_rows(store, group_by)
     split = protocol(store, rows, cv=cv, seed=seed, grouped=group_by is not None)
@@ -275,7 +274,7 @@ def prepared(
 
     Parameters
     ----------
-    heads : sequence of str or scikit-learn classifier
+    heads : str, or sequence of str or scikit-learn classifier
     forms : Forms
     max_memory : int, optional
         For heads that read rows from the store.
@@ -285,9 +284,12 @@ def prepared(
     Raises
     ------
     HeadError
-        If a head is unknown, or needs features that do not fit in memory.
+        If none is named, a head is unknown, or needs features that do not fit in memory.
     """
-    heads = [heads] if isinstance(heads, str) else heads
+    if isinstance(heads, str):
+        heads = [name.strip() for name in heads.split(",") if name.strip()]
+    if not heads:
+        raise HeadError("name at least one head")
     make = partial(make_streamed, max_memory=max_memory) if forms.streamed else make_head
     return [(name, head, forms.of(name, head)) for name, head in _named(heads, make, options)]
 

@@ -410,12 +410,22 @@ def test_a_second_comparison_reads_the_row_space(make_store: MakeStore, draw: Dr
     assert first.heads[0].log_loss == second.heads[0].log_loss
 
 
+def test_names_may_be_one_string(make_store: MakeStore, draw: Draw) -> None:
+    """With commas between them, as the command line takes them."""
+    found = compare(make_store(*draw(90)), "ncm, ridge", cv=3)
+    assert {head.head for head in found.heads} == {"ncm", "ridge"}
+
+
 @pytest.mark.parametrize(
     ("heads", "message"),
-    [(["logref"], r"no head is called 'logref' \(did you mean logreg\?\)"), ([], "at least one")],
+    [
+        (["logref"], r"no head is called 'logref' \(did you mean logreg\?\)"),
+        ([], "at least one"),
+        (",", "at least one"),
+    ],
 )
 def test_unknown_heads_are_refused(
-    make_store: MakeStore, draw: Draw, heads: list[str], message: str
+    make_store: MakeStore, draw: Draw, heads: str | list[str], message: str
 ) -> None:
     """The message names the nearest heads, and all there are."""
     with pytest.raises(HeadError, match=message):
