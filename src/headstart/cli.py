@@ -287,7 +287,7 @@ def _predict(
     workers: int | None = None,
 ) -> int:
     from headstart.heads.model import Model
-    from headstart.prediction import find_pictures, lines
+    from headstart.prediction import answer, find_pictures, lines
 
     if json == "-" and style != "text":
         raise HeadstartError(
@@ -300,7 +300,7 @@ def _predict(
         found = loaded.predict(pictures, workers=workers, progress=bars)
     classes = loaded.card.classes
     _say(lines(found, classes, style=style, top=top), quiet=quiet and style == "text")
-    _write_json(json, {"predictions": [prediction.to_dict() for prediction in found]})
+    _write_json(json, answer(found, classes, top=top))
     return _all_predicted(found)
 
 

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headstart._words import plain
 from headstart.errors import DataError, DataNotFoundError
@@ -85,16 +85,9 @@ def lines(
     for prediction in predictions:
         best, picture = prediction.top(classes, top), printable(prediction.picture)
         if style == "jsonl":
-            yield json.dumps(
-                {
-                    "picture": picture,
-                    "label": prediction.label or None,
-                    "probability": best[0][1] if best else None,
-                    "top": [{"label": label, "probability": share} for label, share in best],
-                    "reason": prediction.reason or None,
-                },
-                ensure_ascii=False,
-            )
+            content = prediction.to_dict() | {"top": _named(best)}
+            del content["probabilities"]
+            yield json.dumps(content, ensure_ascii=False)
         elif style == "csv":
             cells = [text for label, share in best for text in (label, f"{share:.6f}")]
             cells += [""] * (2 * top - len(cells))
@@ -103,6 +96,22 @@ def lines(
             named = "  ".join(f"{name} {p:.3f}" for name, p in best)
             said = f"not predicted: {prediction.reason}" if prediction.reason else named
             yield plain(f"{picture}  {said}")
+
+
+def answer(
+    predictions: Iterable[Prediction], classes: Sequence[str], *, top: int
+) -> dict[str, Any]:
+    """Return predictions as JSON can hold them, the classes once; `top` as for `lines`."""
+    return {
+        "classes": list(classes),
+        "predictions": [
+            found.to_dict() | {"top": _named(found.top(classes, top))} for found in predictions
+        ],
+    }
+
+
+def _named(best: Iterable[tuple[str, float]]) -> list[dict[str, Any]]:
+    return [{"label": label, "probability": share} for label, share in best]
 
 
 def _csv(cells: Sequence[str]) -> str:

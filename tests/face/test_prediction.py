@@ -99,11 +99,17 @@ def test_commands(pets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     right = [Path(row["picture"]).parent.name == row["label"] for row in rows if row["label"]]
     assert np.mean(right) > 0.9
     assert sum(bool(row["reason"]) for row in rows) == 1
-    assert len(json.loads(answer.read_text())["predictions"]) == 21
+    content = json.loads(answer.read_text())
+    assert content["classes"] == ["cat", "dog"]
+    assert len(content["predictions"]) == 21
+    for found in content["predictions"]:
+        ranked = sorted(zip(found["probabilities"], content["classes"], strict=False), reverse=True)
+        assert [(one["probability"], one["label"]) for one in found["top"]] == ranked
     assert cli.main(["predict", str(model), str(pets / "cat" / "bad.png")]) == 1
     missing = ["predict", str(model), str(pets / "dog"), str(pets / "no.png"), str(pets / "*.gif")]
     assert cli.main([*missing, "--json", str(answer)]) == 1
     found = json.loads(answer.read_text())["predictions"]
+    assert [len(each["top"]) for each in found] == [1] * 10 + [0, 0]
     assert [bool(each["label"]) for each in found] == [True] * 10 + [False, False]
     assert "No such file" in found[-1]["reason"]
 
