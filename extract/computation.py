@@ -159,8 +159,15 @@ class Computation:
     def _ready(
         self, spec: Spec, pool: str, layers: tuple[str, ...]
     ) -> AbstractContextManager[tuple[Base, ...]]:
+        from headstart.extract.engines import require_same_engine
         from headstart.extract.weights import find_weights
 
+        if self._filling.spec is not None:
+            require_same_engine(
+                spec.engine,
+                f"the store {self._filling.folder}",
+                "extract anew into another store, with --engine keras",
+            )
         weights = find_weights(self.remembered["weights"])
         self.remembered["weights_sha256"] = weights.sha256
         return ready(

@@ -21,6 +21,7 @@ __all__ = [
     "Engine",
     "Program",
     "is_out_of_memory",
+    "require_same_engine",
     "resolve_engine",
     "resolve_precision",
     "start_engine",
@@ -107,7 +108,7 @@ def resolve_engine(name: str) -> str:
         When OpenVINO, or the backend that ``KERAS_BACKEND`` names, is asked for and not installed.
     """
     if name == "auto":
-        installed = importlib.util.find_spec("openvino") is not None
+        installed = _has_openvino()
         keras = "KERAS_BACKEND" in os.environ or gpu_capability() is not None
         name = "openvino" if installed and not keras else "keras"
     if name not in ("keras", "openvino"):
@@ -119,14 +120,42 @@ def resolve_engine(name: str) -> str:
     return name
 
 
+def require_same_engine(name: str, holder: str, anew: str) -> None:
+    """Refuse to go on with features of an engine that is not here; another is never put for it.
+
+    Parameters
+    ----------
+    name
+        The engine they were made with.
+    holder
+        What holds them, for the message: ``the store pets.features``.
+    anew
+        How to do without that engine.
+
+    Raises
+    ------
+    MissingExtraError
+        If it is not installed.
+    """
+    if name == "openvino" and not _has_openvino():
+        raise MissingExtraError(
+            f"{holder} was made with the engine openvino, which is not installed here, and "
+            f"features of two engines are never mixed; {install('cpu')}; or {anew}"
+        )
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether memory ran out, on the host or on a device, whichever framework says so."""
     text = f"{type(error).__name__}: {error}"
     return isinstance(error, MemoryError) or any(sign in text for sign in _OUT_OF_MEMORY)
 
 
+def _has_openvino() -> bool:
+    return importlib.util.find_spec("openvino") is not None
+
+
 def _require_openvino() -> None:
-    if importlib.util.find_spec("openvino") is None:
+    if not _has_openvino():
         raise MissingExtraError(f"OpenVINO is not installed; {install('cpu')}")
 
 

@@ -254,9 +254,15 @@ class Model:
     @cached_property
     def _base(self) -> Base:
         from headstart.extract.base import load_base
+        from headstart.extract.engines import require_same_engine
 
         spec = self.card.spec
         check_rule(spec)
+        require_same_engine(
+            spec.engine,
+            "the store of this model",
+            "extract anew into another store, with --engine keras, and train again",
+        )
         base = load_base(
             self._weights_file(),
             size=spec.size,

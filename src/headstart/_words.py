@@ -193,6 +193,15 @@ def model(found: Model, path: object) -> Iterator[str]:
     return map(plain, _model(found, path))
 
 
+def needs(found: Model) -> Iterator[str]:
+    """Say what a model needs to predict that not every machine has."""
+    if found.card.spec.engine == "openvino":
+        yield (
+            "  needs     OpenVINO to predict, as its features: pip install 'headstart[cpu]'; "
+            "a store of extract --engine keras does not"
+        )
+
+
 def _model(found: Model, path: object) -> Iterator[str]:
     card = found.card
     spec, low, high = card.spec, *card.ci95

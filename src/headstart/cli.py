@@ -257,7 +257,8 @@ def _train(*, store: str, file: str, quiet: bool, json: str | None, **options: A
         model = train(Store.open(store), progress=bars, **options)
     written = model.save(target)
     page.write_text("\n".join(_words.model_card(model.card)) + "\n", encoding="utf-8")
-    _say([*_words.model(model, written), f"  its card as a page: {page}"], quiet=quiet)
+    lines = [*_words.model(model, written), *_words.needs(model), f"  its card as a page: {page}"]
+    _say(lines, quiet=quiet)
     _write_json(json, model.card.to_dict())
     return 0
 

@@ -21,6 +21,7 @@ from headstart.errors import (
     DataError,
     InterruptedRunError,
     LayerError,
+    MissingExtraError,
     SpecMismatchError,
     StoreError,
     WeightsError,
@@ -30,6 +31,7 @@ from headstart.extract import (
     Speed,
     Summary,
     decode,
+    engines,
     extract,
     fill_store,
     hashing,
@@ -39,6 +41,7 @@ from headstart.extract import base as base_module
 from headstart.extract import decode as decoding
 from headstart.extract.augment import Augmentation
 from headstart.extract.identical import Conflicts
+from headstart.repair import verify_and_repair
 from headstart.status import staleness
 
 pytestmark = pytest.mark.usefixtures("fake_base")
@@ -246,6 +249,26 @@ def test_other_weights_are_refused_by_name(pets: Path, tmp_path: Path) -> None:
         run(pets, tmp_path / "store", weights="random:9")
     with pytest.raises(SpecMismatchError, match=rf"{asked}'"):
         run(pets, tmp_path / "store", size=80, weights="random:9")
+
+
+def test_a_store_of_an_engine_that_is_not_here_says_both_ways_on(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has to be computed is refused, as is another engine; what is there is still served."""
+    monkeypatch.setattr(engines, "_has_openvino", lambda: True)
+    run(pets, tmp_path / "store", engine="openvino")
+    monkeypatch.setattr(engines, "_has_openvino", lambda: False)
+    assert run(pets, tmp_path / "store", size=None).reused == 20
+    fakes.draw(pets / "cat" / "new.png", seed=1)
+    said = r"store was made with the engine openvino.*'headstart\[cpu\]'; or .*--engine keras"
+    with pytest.raises(MissingExtraError, match=said):
+        run(pets, tmp_path / "store", size=None)
+    with pytest.raises(SpecMismatchError, match="engine"):
+        run(pets, tmp_path / "store", size=None, engine="keras")
+    shard = next((tmp_path / "store" / "shards").glob("*.h5"))
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(MissingExtraError, match=said):
+        verify_and_repair(tmp_path / "store", repair=True)
 
 
 def test_layers_are_gained_and_kept(pets: Path, tmp_path: Path) -> None:

@@ -22,8 +22,8 @@ from sklearn.linear_model import RidgeClassifier
 
 import fakes
 from headstart import cli
-from headstart.errors import HeadError, ModelError
-from headstart.extract import Settings, fill_store
+from headstart.errors import HeadError, MissingExtraError, ModelError
+from headstart.extract import Settings, engines, fill_store
 from headstart.extract import decode as decode_module
 from headstart.extract.base import load_arrays
 from headstart.extract.weights import WeightsFile, find_weights
@@ -110,6 +110,26 @@ def test_pictures_are_predicted_as_their_rows(pets: Path, tmp_path: Path, pool: 
     again = made.predict(arrays)
     np.testing.assert_allclose([p.probabilities for p in again], expected, atol=1e-6)
     assert good[0].top(made.card.classes, 5)[0] == (good[0].label, good[0].probability)
+
+
+@pytest.mark.usefixtures("fake_base")
+def test_a_model_needs_the_engine_of_its_features(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Training needs no engine and says which one predicting will; without it, what to do."""
+    monkeypatch.setattr(engines, "_has_openvino", lambda: False)
+    for engine, needed in (("openvino", 1), ("keras", 0)):
+        settings = Settings(size=16, weights="random", engine=engine)
+        with monkeypatch.context() as there:
+            there.setattr(engines, "_has_openvino", lambda: True)
+            fill_store(pets, tmp_path / engine, settings)
+        options = ["--head", "ridge", "--cv", "2", "-o", str(tmp_path / f"{engine}.model")]
+        assert cli.main(["train", str(tmp_path / engine), *options]) == 0
+        assert capsys.readouterr().out.count("needs     OpenVINO to predict") == needed
+    picture = [pets / "cat" / "0000.png"]
+    assert Model.load(tmp_path / "keras.model").predict(picture)[0].label
+    with pytest.raises(MissingExtraError, match=r"engine openvino.*cpu.*--engine keras, and train"):
+        Model.load(tmp_path / "openvino.model").predict(picture)
 
 
 @pytest.mark.usefixtures("fake_base")
