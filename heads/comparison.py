@@ -73,6 +73,8 @@ class Comparison:
         Rows used, for training or evaluation.
     shared_rows_left_out : int
         Training rows not used, because their picture or group is in the validation split.
+    equal_features : int
+        Pictures whose features are those of another one, though the files' bytes differ.
     classes : tuple of str
     heads : tuple of HeadResult
         Best accuracy first.
@@ -101,6 +103,7 @@ class Comparison:
     pool: str
     rows: int
     shared_rows_left_out: int
+    equal_features: int
     classes: tuple[str, ...]
     heads: tuple[HeadResult, ...]
     protocol: str
@@ -195,7 +198,7 @@ def compare(
     >>> print(compare(store, ["logreg", "svm"]))  # doctest: +SKIP
     """
     started, store = time.perf_counter(), Store.open(store)
-    rows = labelled_rows(store, group_by)
+    rows = labelled_rows(store, group_by, progress=progress)
     split = protocol(store, rows, cv=cv, seed=seed, grouped=group_by is not None)
     words = split.words + (_averaged(store, rows, split) if average_views else "")
     source = FeatureRows(store, layer, rows.numbers, pool)
@@ -224,6 +227,7 @@ def compare(
         pool=pool,
         rows=len(rows.codes) - split.shared,
         shared_rows_left_out=split.shared,
+        equal_features=rows.equal_features,
         classes=tuple(store.classes),
         heads=tuple(with_p_values(results, split.splits)),
         protocol=words,

@@ -148,7 +148,7 @@ def learning_curve(
         If a head is unknown, or no part has two rows of every class.
     """
     store = Store.open(store)
-    rows = labelled_rows(store, group_by)
+    rows = labelled_rows(store, group_by, progress=progress)
     split = protocol(store, rows, cv=cv, seed=seed, grouped=group_by is not None)
     source = FeatureRows(store, layer, rows.numbers, pool)
     forms = Forms(source, plain=plain, max_memory=max_memory, progress=progress)

@@ -10,12 +10,15 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from headstart.errors import FewPicturesError, HeadError, StoreError
+from headstart.heads.alike import feature_numbers
 from headstart.heads.folds import fewest_groups, grouped_folds
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import ArrayLike, NDArray
 
-    from headstart.cache import Store
+    from headstart.cache import Progress, Store
     from headstart.heads.folds import Folds
 
     Int = NDArray[np.int64]
@@ -40,6 +43,9 @@ class Labelled:
         Equal for a picture, its copies and its augmented views.
     validation, first_view : ndarray of shape (n,), bool
         Whether it is in the validation split; whether it is the picture itself.
+    equal_features : int
+        Pictures whose features are those of another one, though the bytes of the files differ;
+        they are in one group.
     """
 
     numbers: Int
@@ -48,6 +54,7 @@ class Labelled:
     pictures: Int
     validation: NDArray[np.bool_]
     first_view: NDArray[np.bool_]
+    equal_features: int = 0
 
 
 @dataclass(frozen=True)
@@ -80,7 +87,13 @@ class Protocol:
         return np.concatenate([test for _, test in self.splits])
 
 
-def labelled_rows(store: Store, group_by: ArrayLike | None, *, views: bool = True) -> Labelled:
+def labelled_rows(
+    store: Store,
+    group_by: ArrayLike | None,
+    *,
+    views: bool = True,
+    progress: Progress | None = None,
+) -> Labelled:
     """Return the rows to compare on, with their augmented views or without.
 
     Raises
@@ -93,13 +106,19 @@ def labelled_rows(store: Store, group_by: ArrayLike | None, *, views: bool = Tru
     numbers = np.flatnonzero(wanted if views else wanted & (store.views() == 0))
     if len(numbers) == 0:
         raise HeadError(f"{store.path} has no labelled rows outside its test split")
+    pictures = _pictures(store)
+    links = [] if group_by is None else [_given(store, group_by)]
+    alike = _alike(store, pictures, numbers, progress)
+    if len(alike[0]):
+        links.append(alike)
     return Labelled(
         numbers=numbers,
         codes=labels[numbers].astype(np.int64),
-        groups=_groups(store, group_by)[numbers],
-        pictures=_pictures(store)[numbers],
+        groups=_joined(pictures, links)[numbers],
+        pictures=pictures[numbers],
         validation=split[numbers] == "validation",
         first_view=store.views()[numbers] == 0,
+        equal_features=len(np.unique(pictures[alike[0]])),
     )
 
 
@@ -129,8 +148,13 @@ def protocol(store: Store, rows: Labelled, *, cv: int | None, seed: int, grouped
     folds = grouped_folds(rows.codes[whole], rows.groups[whole], wanted, seed)
     tests = [whole[test] for _, test in folds]
     splits = [(np.flatnonzero(~np.isin(rows.groups, rows.groups[test])), test) for test in tests]
-    words = f"{wanted} stratified folds, {together} kept together{_of_views(rows)}"
+    words = f"{wanted} stratified folds, {together} kept together{_of_alike(rows)}{_of_views(rows)}"
     return Protocol(splits, words, 0)
+
+
+def _of_alike(rows: Labelled) -> str:
+    count = rows.equal_features
+    return f", {count:,} of other bytes but equal features taken for identical" if count else ""
 
 
 def _of_views(rows: Labelled) -> str:
@@ -151,28 +175,56 @@ def _given_split(rows: Labelled, cv: int | None, together: str) -> Protocol:
     words = f"validation split of {len(test):,} rows"
     if shared.any():
         words += f", {int(shared.sum()):,} training rows left out as {together} shared with it"
-    words += _of_views(rows)
+    words += _of_alike(rows) + _of_views(rows)
     if cv is not None:
         words += ", cv ignored"
     return Protocol([(train, test)], words, int(shared.sum()))
 
 
-def _groups(store: Store, group_by: ArrayLike | None) -> Int:
-    """Return a number for each row, equal where rows must stay together."""
-    pictures = _pictures(store)
-    if group_by is None:
+def _joined(pictures: Int, links: Sequence[tuple[Int, Int]]) -> Int:
+    """Return a number for each row, equal where rows must stay together.
+
+    Parameters
+    ----------
+    pictures : ndarray of shape (N,)
+        Rows of equal value stay together.
+    links : sequence of (rows, values)
+        And so do those of `rows` that are equal in `values`.
+    """
+    if not links:
         return pictures
+    size = int(pictures.max()) + 1
+    ends: list[tuple[Int, Int]] = []
+    for rows, values in links:
+        ends.append((pictures[rows], values + size))
+        size += int(values.max(initial=-1)) + 1
+    left, right = map(np.concatenate, zip(*ends, strict=True))
+    edges = coo_array((np.ones(len(left)), (left, right)), shape=(size, size))
+    part = connected_components(edges, directed=False)[1]
+    groups: Int = part[pictures].astype(np.int64)
+    return groups
+
+
+def _given(store: Store, group_by: ArrayLike) -> tuple[Int, Int]:
+    """Return the rows that the user groups, and a number for each; empty cells group nothing."""
     given = _column(store, group_by) if isinstance(group_by, str) else np.asarray(group_by)
     if given.shape != (len(store),):
         raise HeadError(f"group_by needs one value per row ({len(store)}); found {given.shape}")
-    named = np.array([str(value) not in ("", "None", "nan", "NaT") for value in given.tolist()])
     texts = np.array([str(value) for value in given.tolist()])
-    others = np.unique(texts, return_inverse=True)[1].ravel() + pictures.max() + 1
-    size = int(others.max()) + 1
-    links = (np.ones(int(named.sum())), (pictures[named], others[named]))
-    part = connected_components(coo_array(links, shape=(size, size)), directed=False)[1]
-    groups: Int = part[pictures].astype(np.int64)
-    return groups
+    named = np.flatnonzero(~np.isin(texts, ("", "None", "nan", "NaT")))
+    return named, np.unique(texts[named], return_inverse=True)[1].ravel()
+
+
+def _alike(store: Store, pictures: Int, numbers: Int, progress: Progress | None) -> tuple[Int, Int]:
+    """Return rows of different pictures with equal features, and a number for each.
+
+    Only the pictures among `numbers` are looked at, not their views, which differ by the bytes.
+    """
+    own = numbers[store.views()[numbers] == 0]
+    different = own[np.unique(pictures[own], return_index=True)[1]]
+    values = feature_numbers(store, different, progress)
+    shared = np.bincount(values)[values] > 1
+    return different[shared], values[shared]
 
 
 def _pictures(store: Store) -> Int:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from headstart.heads.splits import Labelled
 
 #: Of how modes are trained and measured: results of another one are not gone on with.
-_RECIPE = 2
+_RECIPE = 3
 
 #: A mode and a head, as in a table's line.
 Entry = tuple[str, str]

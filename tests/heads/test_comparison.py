@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -16,8 +17,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
 from sklearn.svm import LinearSVC
 
+from headstart.cache import publish_bytes, sealed
 from headstart.errors import FewPicturesError, HeadError
 from headstart.heads import LogisticHead, SVMHead, compare, forms, parallel
+from headstart.heads.alike import feature_numbers
 from headstart.heads.splits import labelled_rows, protocol
 
 if TYPE_CHECKING:
@@ -134,6 +137,53 @@ def test_identical_pictures_never_straddle_folds(
         counts = np.unique(groups, return_counts=True)[1]
         assert (counts == 3).all()
         assert len(X) == len(groups)
+
+
+def test_equal_features_of_other_bytes_never_straddle_folds(
+    make_store: MakeStore, draw: Draw, recorder: Recorder
+) -> None:
+    """A copy with a byte more is another file and the same picture; the table counts such."""
+    features, label = draw(60)
+    features, label = np.concatenate([features, features[:20]]), np.tile(label, 2)[:80]
+    picture = [b"%064d" % i for i in range(80)]
+    store = make_store(features, label, picture=picture)
+    for _ in range(2):  # the second time from what is kept
+        compared = compare(store, [recorder], cv=4)
+        assert compared.to_dict()["equal_features"] == 40
+        assert "40 of other bytes but equal features taken for identical" in compared.protocol
+    for X, _, groups in recorder.fitted:
+        twice = np.unique(X, axis=0, return_counts=True)[1] == 2
+        assert twice.sum() == (np.unique(groups, return_counts=True)[1] == 2).sum() > 0
+        assert sum(map(len, recorder.asked)) == 160
+    split = ["train"] * 60 + ["validation"] * 20
+    given = compare(make_store(features, label, picture=picture, split=split, name="g"), ["ridge"])
+    assert given.shared_rows_left_out == 20
+
+
+@pytest.mark.parametrize("damage", ["cut", "other", "none kept"])
+def test_digests_that_are_damaged_are_made_again(
+    make_store: MakeStore, draw: Draw, damage: str
+) -> None:
+    features, label = draw(40)
+    features[20] = features[0]
+    store = make_store(features, label, picture=[b"%064d" % i for i in range(40)])
+    rows = np.arange(40)
+    first = feature_numbers(store, rows)
+    assert store.derived is not None
+    (file,) = store.derived.iterdir()
+    if damage == "cut":
+        file.write_bytes(file.read_bytes()[:-1])
+    elif damage == "other":
+        publish_bytes(file, sealed(bytes(32 + 40 * 16)))
+    else:
+        shutil.rmtree(store.derived)
+        store.derived.write_bytes(b"")
+    told: list[Any] = []
+    again = feature_numbers(store, rows, lambda *step: told.append(step))
+    assert np.array_equal(first, again)
+    assert len(np.unique(again)) == 39
+    assert told[-1][1:] == (40, 40)
+    assert first[0] == first[20]
 
 
 def test_pictures_of_the_validation_split_are_not_trained_on(
@@ -350,6 +400,7 @@ def test_probabilities_are_averaged_over_views(make_store: MakeStore, draw: Draw
     """Views that tell more than their picture help only where they are averaged."""
     clear, label = draw(90, signal=1.0)
     dark = np.zeros_like(clear)
+    dark[:, 0, 0, 0] = np.arange(90) / 1000  # equal ones would be taken for one picture
     picture = [b"%064d" % i for i in range(90)]
     store = make_store(
         np.stack([dark, clear], axis=1).reshape(180, *clear.shape[1:]),
