@@ -197,8 +197,8 @@ def needs(found: Model) -> Iterator[str]:
     """Say what a model needs to predict that not every machine has."""
     if found.card.spec.engine == "openvino":
         yield (
-            "  needs     OpenVINO to predict, as its features: pip install 'headstart[cpu]'; "
-            "a store of extract --engine keras does not"
+            "  needs     OpenVINO to predict, as its features were made with it (the extra 'cpu'); "
+            "a model on features of extract --engine keras does not"
         )
 
 
