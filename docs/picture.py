@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 import subprocess
 import sys
 import tempfile
@@ -51,7 +52,7 @@ def drawing(text: str, strip: str) -> str:
     height = top + LINE * (len(lines) + 1) + MARGIN
     rows = []
     for number, line in enumerate(lines):
-        colour = HEADING if line[:1].isdigit() else TEXT
+        colour = HEADING if re.match(r"\d\. ", line) else TEXT
         y = top + LINE * (number + 1)
         rows.append(
             f'<text x="{MARGIN}" y="{y}" fill="{colour}" xml:space="preserve">{escape(line)}</text>'
