@@ -62,8 +62,14 @@ def notes(comparison: Comparison) -> Iterator[str]:
     yield f"Heads were given: {comparison.features}."
     yield (
         f"The comparison took {comparison.seconds:.1f} s; extraction cost "
-        f"{comparison.extract_seconds:.1f} s, once."
+        f"{comparison.extract_seconds:.1f} s, {extraction(comparison)}."
     )
+
+
+def extraction(comparison: Comparison) -> str:
+    """Return of what the cost of extraction is: of the store, not of one layer or run."""
+    layers = len(comparison.evidence.store.layers)
+    return f"once, all runs{f' and all {layers} layers' if layers > 1 else ''} together"
 
 
 def _included(comparison: Comparison) -> str:

@@ -172,9 +172,13 @@ def kind_of(reason: str) -> str:
     --------
     >>> kind_of("168.4 megapixels, over the limit of 64")
     'over the limit of 64 megapixels'
+    >>> kind_of("90000 x 2 pixels, too elongated: over 426666 on one side")
+    'too elongated'
+    >>> kind_of("not a picture in one of the formats JPEG, PNG")
+    'not a picture in one of the formats JPEG, PNG'
     """
-    plain_reason = re.sub(r"^[\d.]+ (megapixels), (over the limit of \d+)", r"\2 \1", reason)
-    return plain_reason.split(":")[0].split(",")[-1].strip()
+    measured = re.sub(r"^[\d. x]+ (mega\w+|pixels), (over the limit of [\d.]+)", r"\2 \1", reason)
+    return re.sub(r"^\d+ x \d+ pixels, ", "", measured).split(":")[0].strip()
 
 
 #: The first line of a model's page, by which it is known.

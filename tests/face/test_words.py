@@ -57,6 +57,22 @@ def test_seconds(count: float, text: str) -> None:
     assert _words.seconds(count) == text
 
 
+@pytest.mark.parametrize(
+    ("reason", "kind"),
+    [
+        ("pixels of 32 bits, which have no defined range", ""),
+        ("not a picture in one of the formats JPEG, PNG, GIF", ""),
+        ("cannot be read: Permission denied", "cannot be read"),
+        ("9 x 12 pixels, over the limit of 64", "over the limit of 64 pixels"),
+        ("9 megabytes, over the limit of 4 in a tar", "over the limit of 4 megabytes in a tar"),
+        ("90000 x 2 pixels, too elongated: over 426666 on one side", "too elongated"),
+    ],
+)
+def test_the_kind_of_a_reason_is_all_of_it_but_its_measures(reason: str, kind: str) -> None:
+    """A comma alone ends no reason."""
+    assert _words.kind_of(reason) == (kind or reason)
+
+
 def test_left_out_is_grouped_by_reason() -> None:
     """Each kind of reason is shown once, the commonest first, with an example."""
     rows = [LeftOut(f"{n}.png", "broken link") for n in range(3)]

@@ -24,13 +24,29 @@ from headstart.report.gather import gathered
 
 def test_the_answer_comes_first(scene: Any) -> None:
     """One sentence: the best head, how sure, who is level with it, what it cost."""
-    answer, best = scene.report.answer[0], scene.comparison.heads[0]
-    assert f"on mixed7 is best: {best.accuracy:.1%} ± " in answer
+    answer, best = scene.report.answer[2], scene.comparison.heads[0]
+    low, high = best.ci95
+    assert f"on mixed7 is best: {best.accuracy:.1%} of " in answer
+    assert f"(95% interval: {low:.1%} to {high:.1%})" in answer
+    assert "±" not in scene.file.read_text("utf-8")
+    assert f"<td>{best.accuracy:.1%} ({low:.1%} to {high:.1%})</td>" in scene.file.read_text(
+        "utf-8"
+    )
     assert "distinguishable from it" in answer or "worse" in answer
-    assert "extraction took" in answer
+    assert "once, all runs and all 2 layers together" in answer
+    assert "all runs and all 2 layers together" in " ".join(str(scene.comparison).split())
     assert answer in scene.file.read_text("utf-8").replace("&#39;", "'")
     assert any("weights are random" in line for line in scene.report.warnings)
     assert any("different labels" in line for line in scene.report.warnings)
+
+
+def test_a_benchmark_leads_its_page(scene: Any) -> None:
+    """With its best mode, and why heads measured in folds differ from the same in it."""
+    first, why = scene.report.answer[:2]
+    assert first.startswith("Frozen, fine-tuned or from scratch? Best is frozen logreg: 75.0% (")
+    assert "a fold for each of 2 seeds, these take 3 stratified folds." in why
+    alone = gathered(scene.comparison)
+    assert "is best" in alone.answer[0]
 
 
 def test_the_policy_names_what_is_there(scene: Any) -> None:
