@@ -144,7 +144,7 @@ def _groups(what: str, groups: Sequence[Sequence[str]]) -> Iterator[str]:
 def held(found: Status) -> Iterator[str]:
     """Say what is in a store."""
     rows, classes = plural(found.rows, "row"), plural(len(found.classes), "class")
-    yield f"{found.store}: {rows}, {classes}, {size(found.bytes)}"
+    yield f"{found.store}: {rows}{_views(found)}, {classes}, {size(found.bytes)}"
     for name, about in found.layers.items():
         spec = about["spec"]
         yield f"  layer     {name} {_shape(about['shape'])} {spec['dtype']}"
@@ -163,6 +163,15 @@ def held(found: Status) -> Iterator[str]:
     if found.unused_bytes:
         yield f"  {size(found.unused_bytes)} in shards that no row needs now"
     yield from left_out(found.left_out)
+
+
+def _views(found: Status) -> str:
+    """Say which rows are pictures, where some are views of them."""
+    if not found.viewed:
+        return ""
+    each = (found.rows - found.pictures) // found.viewed
+    whom = "each" if found.viewed == found.pictures else f"{found.viewed:,} of them"
+    return f" ({plural(found.pictures, 'picture')} and {plural(each, 'view')} of {whom})"
 
 
 def kind_of(reason: str) -> str:

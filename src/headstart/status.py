@@ -22,10 +22,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Status:
-    """What a store holds."""
+    """What a store holds.
+
+    Attributes
+    ----------
+    rows : int
+        Pictures, and augmented views of them.
+    pictures : int
+    viewed : int
+        Of how many pictures there are views.
+    classes, splits : dict
+        Of how many pictures.
+    """
 
     store: str
     rows: int
+    pictures: int
+    viewed: int
     classes: dict[str, int]
     splits: dict[str, int]
     layers: dict[str, dict[str, Any]]
@@ -72,7 +85,8 @@ def status(path: str | os.PathLike[str]) -> Status:
     """
     store = Store.open(path)
     content = store.catalog
-    labels = collections.Counter(store.labels().tolist())
+    itself = store.views() == 0
+    labels = collections.Counter(store.labels()[itself].tolist())
     classes = {name: labels[number] for number, name in enumerate(store.classes)}
     if labels[-1]:
         classes["(unknown)"] = labels[-1]
@@ -80,8 +94,10 @@ def status(path: str | os.PathLike[str]) -> Status:
     return Status(
         store=store.place,
         rows=len(store),
+        pictures=int(itself.sum()),
+        viewed=int((store.views() == 1).sum()),
         classes=classes,
-        splits=dict(collections.Counter(content.split)),
+        splits=dict(collections.Counter(store.splits()[itself].tolist())),
         layers={
             name: {"shape": list(index.shape), "spec": asdict(index.spec)}
             for name, index in content.layers.items()

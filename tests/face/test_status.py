@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import fakes
+from headstart._words import held
 from headstart.cache import LeftOut, Store, pack
 from headstart.errors import StoreError
 from headstart.extract import Settings, fill_store
@@ -31,6 +32,24 @@ def test_counts(tmp_path: Path) -> None:
     assert found.bytes == sum(path.stat().st_size for path in files)
     assert found.unused_bytes == 0
     assert json.loads(json.dumps(found.to_dict()))["layers"]["mixed7"]["shape"] == [3, 3, 4]
+
+
+@pytest.mark.usefixtures("fake_base")
+def test_views_are_no_pictures(tmp_path: Path) -> None:
+    """Classes and splits count pictures; how many views there are is said beside."""
+    data = fakes.draw_classes(tmp_path / "pets", per_class=3)
+    for name, validation, rows, text in (
+        ("all", 0.0, 18, " 18 rows (6 pictures and 2 views of each), 2 classes"),
+        ("some", 0.5, 0, " of them), 2 classes"),
+    ):
+        settings = Settings(size=16, weights="random", views=2, validation=validation)
+        fill_store(data, tmp_path / name, settings)
+        found = status(tmp_path / name)
+        assert found.classes == {"cat": 3, "dog": 3}
+        assert sum(found.splits.values()) == found.pictures == 6
+        assert found.rows == 6 + 2 * found.viewed
+        assert rows in (0, found.rows)
+        assert text in next(iter(held(found)))
 
 
 def test_shards_no_row_needs_are_told(tmp_path: Path) -> None:
