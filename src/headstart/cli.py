@@ -385,7 +385,12 @@ def _bench(
 
 def _parse(argv: Sequence[str] | None) -> dict[str, Any]:
     """Return the arguments; name the option that a mistyped one was meant to be."""
-    found, unknown = parser(_RUN).parse_known_args(argv)
+    ours = parser(_RUN)
+    given = sys.argv[1:] if argv is None else argv
+    if not given:
+        ours.print_help(sys.stderr)
+        ours.exit(2)
+    found, unknown = ours.parse_known_args(given)
     arguments = vars(found)
     verb: argparse.ArgumentParser = arguments.pop("verb")
     if unknown:
@@ -394,7 +399,6 @@ def _parse(argv: Sequence[str] | None) -> dict[str, Any]:
         hint = f"; did you mean {likely[0]}?" if likely else ""
         verb.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
     if arguments["run"] is _bench:  # its page shows what ran it
-        given = sys.argv[1:] if argv is None else argv
         arguments["command"] = shlex.join(["headstart", *given])
     return arguments
 

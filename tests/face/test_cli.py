@@ -325,6 +325,16 @@ def test_an_answer_replaces_an_answer(tmp_path: Path, capsys: pytest.CaptureFixt
         assert "layers" in json.loads(file.read_text("utf-8"))
 
 
+def test_without_a_verb_the_help_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every verb with what it does, on stderr: nothing was asked for that could be answered."""
+    with pytest.raises(SystemExit) as exit_:
+        cli.main([])
+    assert exit_.value.code == 2
+    said = capsys.readouterr()
+    assert "heads on the same rows, in one table" in said.err
+    assert said.out == ""
+
+
 def test_a_mistyped_option_is_told_what_it_was_meant_to_be(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
