@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from base64 import b64encode
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,6 +21,7 @@ from headstart.heads import compare
 from headstart.report import MARK, report, write_report
 from headstart.report import pictures as pictures_module
 from headstart.report.gather import gathered
+from headstart.report.page import page
 
 
 def test_the_answer_comes_first(scene: Any) -> None:
@@ -87,6 +89,7 @@ def test_every_part_has_its_data(scene: Any) -> None:
         assert "pets.features" in command
     extract, compared, train = found.commands
     assert "--layer mixed5,mixed7" in extract
+    assert found.facts.spec["layer"] == "mixed7"  # the one compared on, not the store's first
     assert "--cv 3" in compared
     assert train.endswith("-o best.model")
     json.dumps(found.to_dict(), allow_nan=False)
@@ -164,10 +167,10 @@ def test_only_a_page_of_ours_is_replaced(
 
 def test_a_page_of_ours_is_replaced(scene: Any, tmp_path: Path) -> None:
     """A report can be made again into the same file, by the mark in its head."""
-    page = tmp_path / "page.html"
+    file = tmp_path / "page.html"
     for _ in range(2):
-        write_report(scene.comparison, page)
-        assert MARK in page.read_text("utf-8")[:2000]
+        write_report(scene.comparison, file)
+        assert MARK in file.read_text("utf-8")[:2000]
 
 
 def test_figures_replace_nothing_but_figures_of_ours(
@@ -202,6 +205,17 @@ def test_learning_curves_of_modes_are_shown(scene: Any) -> None:
     text = scene.file.read_text("utf-8")
     assert "Accuracy of modes against training pictures" in text
     assert "modes-curve" in text
+
+
+def test_what_is_not_shown_is_counted(scene: Any) -> None:
+    """Of a group of identical pictures three are shown, of such groups six."""
+    insight = scene.report.insight
+    group = insight.quality.across_labels[0]
+    many = replace(insight.quality, across_labels=((*group, *group, *group),) * 8)
+    text = page(replace(scene.report, insight=replace(insight, quality=many)))
+    assert text.count('<p class="note">and 3 more</p>') == 6
+    assert text.count('<p class="note">and 2 more</p>') == 1
+    assert "more</p>" not in scene.file.read_text("utf-8")
 
 
 def test_a_damaged_benchmark_is_refused(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def gathered(
         If `data` is given and is no dataset.
     """
     store = comparison.evidence.store
-    facts = _facts(store)
+    facts = _facts(store, comparison.layer)
     found = insight(comparison, tsne=tsne, progress=progress)
     large, small = _pictured(found)
     gallery = gather(store, large, small, data=data, progress=progress)
@@ -213,9 +213,9 @@ def _warnings(comparison: Comparison, found: Insight, facts: Facts) -> Iterator[
         yield f"{count} of identical pictures have different labels: no head can be right on both."
 
 
-def _facts(store: Store) -> Facts:
+def _facts(store: Store, layer: str) -> Facts:
     held = status(store.path)
-    spec = store.spec
+    spec = store.catalog.layers[layer].spec
     kinds: dict[str, list[str]] = collections.defaultdict(list)
     for row in held.left_out:
         kinds[_words.kind_of(row.reason)].append(row.path)
