@@ -271,6 +271,35 @@ def check_shards_present(store: Path, content: Catalog) -> None:
                 )
 
 
+def check_seals(store: Path, content: Catalog) -> None:
+    """Look whether all shards end in the seal they were published with; no more of them is read.
+
+    What was never written to its end, though of the right size, and what is another shard is found;
+    a byte changed elsewhere is not, before `Store.check_shard` has read the file.
+
+    Raises
+    ------
+    CorruptStoreError
+        If one does not; it names the shard and the remedy.
+    """
+    for index in content.layers.values():
+        for info in index.shards:
+            path = store / SHARDS / info.file
+            if info.file and not _ends_in(path, info.sha256):
+                raise CorruptStoreError(
+                    f"shard {path} is damaged: its last bytes are not the seal it was published "
+                    f"with; {remedy(store)}"
+                )
+
+
+def _ends_in(path: Path, sha256: str) -> bool:
+    """Tell whether a file ends in a seal with this SHA-256 (hex)."""
+    try:
+        return _files.parse_seal(_files.seal_at(path), path) == sha256
+    except (CorruptStoreError, OSError):
+        return False
+
+
 def read(path: Path) -> Catalog:
     """Check ``features.h5`` (or a packed file) against its seal and return what it says.
 

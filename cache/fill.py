@@ -90,7 +90,8 @@ class Filling:
     StoreError
         If `folder` is a file, or a folder with something else in it.
     CorruptStoreError
-        If the catalog is damaged, or a shard is missing or of another size, unless `repair`.
+        If the catalog is damaged, or a shard is missing, of another size or without its seal,
+        unless `repair`.
     """
 
     def __init__(self, folder: Path, *, repair: bool = False) -> None:
@@ -112,6 +113,7 @@ class Filling:
         if self.before is not None:
             if not repair:
                 catalog.check_shards_present(folder, self.before)
+                catalog.check_seals(folder, self.before)
             for index in self.before.layers.values():
                 self._remember(index)
         self._adopt()

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from headstart.cache import LeftOut, Store, Verification
+    from headstart.cache.verify import Problem
     from headstart.extract import PartSummary, Summary
     from headstart.extract.changes import Changes
     from headstart.heads.card import Card
@@ -65,6 +66,18 @@ def seconds(count: float) -> str:
         return f"{count:.0f} s"
     minutes, rest = divmod(round(count), 60)
     return f"{minutes} min {rest} s" if minutes < 120 else f"{minutes / 60:.1f} h"
+
+
+_UNREAD = (
+    "  not read again: of what was there before, sizes and seals were checked; headstart verify "
+    "reads it all"
+)
+
+
+def unread(summary: Summary) -> Iterator[str]:
+    """Say what was not looked at of the rows that an extraction took as they were."""
+    if summary.reused:
+        yield _UNREAD
 
 
 def extracted(store: Store, summary: Summary) -> Iterator[str]:
@@ -297,6 +310,7 @@ def stale(found: Staleness) -> Iterator[str]:
         yield f"extract would compute {plural(found.to_compute, 'picture')} of {found.data}:"
     else:
         yield f"extract would compute nothing: the features of {found.data} are all here"
+        yield _UNREAD
     reasons = {
         "new": found.new,
         "changed": found.changed,
@@ -314,7 +328,7 @@ def stale(found: Staleness) -> Iterator[str]:
 def verified(found: Verification) -> Iterator[str]:
     """Say whether a store is sound."""
     for problem in found.problems:
-        yield f"  damaged: {problem.file}: {problem.what}"
+        yield f"  damaged: {problem.file}: {_without_place(found.store, problem)}"
     if found.unlisted:
         unused = plural(len(found.unlisted), "sound shard")
         yield f"  {unused} not in use (of a run that was stopped)"
@@ -325,6 +339,13 @@ def verified(found: Verification) -> Iterator[str]:
         yield f"{found.store} is sound: {rows} in {shards}"
     else:
         yield f"{found.store} is damaged: {plural(len(found.problems), 'problem')}"
+
+
+def _without_place(store: str, problem: Problem) -> str:
+    """Return what is wrong with a file, without the name and the word that stand before it."""
+    place = store if store.endswith(problem.file) else f"{store}/{problem.file}"
+    what = re.sub(rf"^(shard )?{re.escape(place)}:? ", "", problem.what)
+    return what.removeprefix("is damaged: ")
 
 
 def inspected(found: Inspection) -> Iterator[str]:

@@ -157,7 +157,7 @@ def _extract(
         filled, summary = fill_store(
             data, store, settings, speed=Speed(**speed), progress=bars, **rest
         )
-    _say(_words.extracted(filled, summary), quiet=quiet)
+    _say([*_words.extracted(filled, summary), *_words.unread(summary)], quiet=quiet)
     _write_json(json, summary.to_dict())
     return 0
 

@@ -13,7 +13,7 @@ import pytest
 
 from headstart.cache import Filling, LeftOut, Spec, Store, verify
 from headstart.errors import CorruptStoreError, SpecMismatchError, StoreError
-from stores import SPEC, fill, picture_id, rows_of, values, with_views
+from stores import SPEC, fill, make_store, picture_id, rows_of, values, with_views
 
 
 def test_second_filling_misses_nothing(tmp_path: Path) -> None:
@@ -200,3 +200,15 @@ def test_repair_forgets_damaged_shards_alone(tmp_path: Path) -> None:
     filling = Filling(tmp_path / "store", repair=True)
     assert filling.missing("mixed7", rows_of(list("abcdef")).ids()) == rows_of(["c", "d"]).ids()
     assert filling.damaged == [broken]
+
+
+@pytest.mark.parametrize("tail", ["zeros", "another shard's"])
+def test_a_shard_that_ends_otherwise_is_not_filled_beside(tmp_path: Path, tail: str) -> None:
+    """A file of the right size whose end was never written, or is of another shard, is found."""
+    store = make_store(tmp_path / "store", list("abcdefgh"))
+    first, second = sorted((store.path / "shards").glob("*.h5"))[:2]
+    end = bytes(128) if tail == "zeros" else second.read_bytes()[-128:]
+    first.write_bytes(first.read_bytes()[:-128] + end)
+    said = rf"{first.name} is damaged: its last bytes are not the seal.*--repair"
+    with pytest.raises(CorruptStoreError, match=said):
+        Filling(store.path)

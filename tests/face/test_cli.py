@@ -170,6 +170,25 @@ def test_repair_mends_what_verify_found(
     assert (Store.open(store).features() == before).all()
 
 
+@needs_fake_base
+def test_what_was_not_read_is_not_called_sound(
+    pets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Extract and status say what they checked of reused rows; verify names damage once."""
+    store, said = tmp_path / "store", "sizes and seals were checked; headstart verify reads it all"
+    extract(pets, store)
+    assert said not in capsys.readouterr().out
+    shard = next((store / "shards").iterdir())
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    for command in (["extract", str(pets), "-o", str(store)], ["status", str(store), "--data"]):
+        assert cli.main([*command, *([str(pets)] if command[0] == "status" else [])]) == 0
+        assert said in capsys.readouterr().out
+    assert cli.main(["verify", str(store)]) == 1
+    assert f"damaged: shards/{shard.name}: its checksum is " in capsys.readouterr().out
+
+
 def _missing(tmp_path: Path) -> Path:
     return tmp_path / "nowhere"
 
