@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import dataclasses
 import os
 import stat
 from typing import TYPE_CHECKING
@@ -21,6 +23,7 @@ EXTENSIONS = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff"}
 )
 # Left by operating systems and network drives, besides everything that begins with a dot.
+_SHOWN = 5  # kinds of other files
 _LITTER = frozenset({"thumbs.db", "desktop.ini", "__macosx", "@eadir"})
 
 
@@ -68,7 +71,38 @@ def _dataset(root: Path | str, walk: _Walk | UrlWalk, place: Callable[[str], Pla
         entries.append(Entry(path, place(path), parts[depth], split))
     if not entries:
         raise DataError(_why_empty(root, walk))
-    return make_dataset(root, entries, walk.left_out, walk.other_files)
+    kinds = tuple(walk.others.most_common())
+    try:
+        listed = make_dataset(root, entries, walk.left_out, walk.others.total())
+    except DataError as error:
+        if not kinds:
+            raise
+        raise DataError(f"{error}; passed over: {described_kinds(kinds)}") from error
+    used = {path.rpartition("/")[0] for path in walk.files}
+    used |= {"/".join(folder.split("/")[: depth + 1]) for folder in used}
+    classes = {"/".join(folder.split("/")[: depth + 1]) for folder in walk.folders if folder}
+    empty = sorted(name for name in classes - used if name.count("/") == depth)
+    return dataclasses.replace(listed, other_kinds=kinds, empty_classes=tuple(empty))
+
+
+def described_kinds(kinds: Iterable[tuple[str, int]]) -> str:
+    """Return kinds of other files as words.
+
+    Examples
+    --------
+    >>> described_kinds([(".heic", 3), ("", 1)])
+    '4 other files (.heic 3, no ending 1)'
+    """
+    every = list(kinds)
+    total = sum(count for _, count in every)
+    shown = [f"{kind or 'no ending'} {count:,}" for kind, count in every[:_SHOWN]]
+    more = [f"{len(every) - _SHOWN:,} more kinds"] if len(every) > _SHOWN else []
+    return f"{total:,} other file{'' if total == 1 else 's'} ({', '.join(shown + more)})"
+
+
+def kind_of_file(name: str) -> str:
+    """Return the ending of a file's name, in small letters, to be printed."""
+    return printable(os.path.splitext(name)[1].lower())  # noqa: PTH122 - strings by the thousand
 
 
 def pictures_below(root: Path) -> list[Path]:
@@ -116,7 +150,8 @@ def _why_empty(root: Path | str, walk: _Walk | UrlWalk) -> str:
             f"no usable pictures in {root}: {len(walk.left_out)} left out, "
             f"the first {first.path} ({first.reason}); {expected}"
         )
-    return f"no pictures in {root} ({walk.other_files} other files); {expected}"
+    others = described_kinds(walk.others.most_common()) if walk.others else "0 other files"
+    return f"no pictures in {root}, but {others}; {expected}"
 
 
 class _Walk:
@@ -126,7 +161,8 @@ class _Walk:
         self.root = root
         self.files: list[str] = []
         self.left_out: list[LeftOut] = []
-        self.other_files = 0
+        self.others: collections.Counter[str] = collections.Counter()
+        self.folders: list[str] = []
         self._real_root = os.path.realpath(root)
         self._entered: set[tuple[int, int]] = set()
         self._links: list[str] = []
@@ -176,10 +212,11 @@ class _Walk:
             self._leave_out(path, "folder's name is not valid Unicode")
             return
         folders.append(path)
+        self.folders.append(path)
 
     def _take_file(self, path: str, *, regular: bool) -> None:
         if not is_picture(path):
-            self.other_files += 1
+            self.others[kind_of_file(path)] += 1
         elif not regular:
             self._leave_out(path, "not a regular file")
         elif not is_unicode(path):

@@ -86,6 +86,8 @@ class Source:
     left_out: tuple[LeftOut, ...]
     #: Augmented views of each picture that is not for validation or test.
     views: int = 0
+    #: The share for validation that was asked for, where the dataset has splits of its own.
+    ignored_validation: float = 0.0
 
     @functools.cached_property
     def conflicts(self) -> Conflicts:
@@ -110,7 +112,11 @@ class Source:
                 kept.append((picture, digest))
             else:
                 left_out.append(LeftOut(picture.path, reason))
-        return dataclasses.replace(_source(self.dataset, kept, left_out), views=self.views)
+        return dataclasses.replace(
+            _source(self.dataset, kept, left_out),
+            views=self.views,
+            ignored_validation=self.ignored_validation,
+        )
 
     def each(self) -> Iterator[tuple[Picture, RowId]]:
         """Yield every row: the pictures in order, each before its views."""
@@ -177,7 +183,9 @@ def read_source(
             left_out.append(LeftOut(picture.path, digest.reason))
     source = _source(dataset, readable, left_out)
     split = split_by_content(source.dataset, source.sha256, validation)
-    return dataclasses.replace(source, dataset=split, views=views)
+    own = any(picture.split for picture in dataset.pictures)
+    ignored = validation if own else 0.0
+    return dataclasses.replace(source, dataset=split, views=views, ignored_validation=ignored)
 
 
 def _source(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -160,12 +161,13 @@ class UrlWalk:
         self.tree = tree
         self.files: list[str] = []
         self.left_out: list[LeftOut] = []
-        self.other_files = 0
+        self.others: collections.Counter[str] = collections.Counter()
+        self.folders: list[str] = []
         self.places: dict[str, UrlFile] = {}
 
     def run(self) -> None:
         """List everything."""
-        from headstart.extract.folders import is_litter, is_picture
+        from headstart.extract.folders import is_litter, is_picture, kind_of_file
 
         for name, path, size in self.tree.below():
             parts = name.split("/")
@@ -174,7 +176,9 @@ class UrlWalk:
             elif any(map(is_litter, parts)):
                 continue
             elif not is_picture(name):
-                self.other_files += 1
+                self.others[kind_of_file(name)] += 1
+                if is_unicode(name):
+                    self.folders.append(name.rpartition("/")[0])
             elif not is_unicode(name):
                 self.left_out.append(LeftOut(printable(name), "name is not valid Unicode"))
             else:

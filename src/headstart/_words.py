@@ -92,6 +92,9 @@ def extracted(store: Store, summary: Summary) -> Iterator[str]:
     splits = collections.Counter(store.catalog.split)
     if splits.keys() != {""}:
         yield "  " + ", ".join(f"{name or 'no split'} {count:,}" for name, count in splits.items())
+    if ignored := summary.source.ignored_validation:
+        yield f"  --validation {ignored:g} ignored: this dataset has splits of its own"
+    yield from passed_over(summary.source.dataset.other_kinds, summary.source.dataset.empty_classes)
     yield from _changed(summary.changes)
     yield from left_out(summary.left_out, f"{store.place}/ledger.jsonl")
     conflicts = summary.source.conflicts
@@ -146,6 +149,20 @@ def left_out(rows: Sequence[LeftOut], where: str = "") -> Iterator[str]:
         yield f"  left out: {plural(rest, 'other')} for other reasons"
     if where and rows:
         yield f"  every one with its reason: {where}"
+
+
+def passed_over(
+    kinds: Sequence[tuple[str, int]], empty_classes: Sequence[str]
+) -> Iterator[str]:
+    """Say which files were no pictures by their names, and which classes have none."""
+    if kinds:
+        from headstart.extract.folders import described_kinds
+
+        yield plain(f"  passed over: {described_kinds(kinds)}")
+    if empty_classes:
+        shown = ", ".join(map(repr, empty_classes[:_SHOWN]))
+        more = f" and {len(empty_classes) - _SHOWN:,} more" if len(empty_classes) > _SHOWN else ""
+        yield f"  warning: class folders without one picture, so no classes: {shown}{more}"
 
 
 def _groups(what: str, groups: Sequence[Sequence[str]]) -> Iterator[str]:
@@ -372,6 +389,10 @@ def _pictures(found: Inspection, pictures: Pictures) -> Iterator[str]:
         f"  {pictures.distinct:,} different ones, {len(found.left_out):,} would be left out, "
         f"{plural(pictures.other_files, 'other file')}"
     )
+    if pictures.splits.keys() != {""}:
+        splits = pictures.splits.items()
+        yield "  " + ", ".join(f"{name or 'no split'} {count:,}" for name, count in splits)
+    yield from passed_over(pictures.other_kinds, pictures.empty_classes)
     yield from left_out(found.left_out)
     yield from _groups("identical pictures on both sides of a split", pictures.across_splits)
     yield from _groups("identical pictures under two labels", pictures.across_labels)

@@ -51,7 +51,10 @@ class Pictures:
     usable: int
     distinct: int
     classes: dict[str, int]
+    splits: dict[str, int]
     other_files: int
+    other_kinds: tuple[tuple[str, int], ...]
+    empty_classes: tuple[str, ...]
     across_splits: tuple[tuple[str, ...], ...]
     across_labels: tuple[tuple[str, ...], ...]
     cost: Cost
@@ -149,7 +152,10 @@ def _pictures(data: str, source: Source, cost: Cost) -> Pictures:
         usable=len(source),
         distinct=len(set(source.sha256)),
         classes={name: counts[n] for n, name in enumerate(source.dataset.classes)},
+        splits=dict(collections.Counter(picture.split for picture in source.dataset.pictures)),
         other_files=source.dataset.other_files,
+        other_kinds=source.dataset.other_kinds,
+        empty_classes=source.dataset.empty_classes,
         across_splits=source.conflicts.across_splits,
         across_labels=source.conflicts.across_labels,
         cost=cost,

@@ -43,6 +43,24 @@ def test_only_pictures_count(tmp_path: Path) -> None:
     assert found.left_out == ()
 
 
+def test_what_is_passed_over_is_counted_by_kind(tmp_path: Path) -> None:
+    """A class of a kind of file that is not read does not vanish without a word."""
+    fill(tmp_path / "a", "cat/1.png", "dog/deep/2.png", "bird/1.HEIC", "bird/2.heic", "cat/x.txt")
+    (tmp_path / "a" / "cow" / "deep").mkdir(parents=True)
+    (tmp_path / "a" / "dog" / "empty").mkdir()
+    found = list_dataset(tmp_path / "a")
+    assert found.other_kinds == ((".heic", 2), (".txt", 1))
+    assert found.empty_classes == ("bird", "cow")
+    fill(tmp_path / "b", "train/cat/1.png", "train/dog/1.png", "val/cat/2.png", "val/dog/x.heic")
+    assert list_dataset(tmp_path / "b").empty_classes == ("val/dog",)
+    fill(tmp_path / "c", "cat/1.png", "dog/1.heic")
+    with pytest.raises(DataError, match=r"one class only, cat.*: 1 other file \(.heic 1\)"):
+        list_dataset(tmp_path / "c")
+    fill(tmp_path / "d", "cat/1.heic", "dog/1.heic")
+    with pytest.raises(DataError, match=r"no pictures in .*, but 2 other files \(.heic 2\)"):
+        list_dataset(tmp_path / "d")
+
+
 def test_folders_with_splits(tmp_path: Path) -> None:
     """train, validation or val, and test hold class folders; `val` is validation's short name."""
     fill(tmp_path, "train/cat/1.png", "train/dog/1.png", "val/cat/2.png", "test/bird/3.png")
@@ -248,7 +266,7 @@ def test_an_unreadable_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_an_empty_folder(tmp_path: Path) -> None:
     """No pictures: the error counts what is there instead."""
     (tmp_path / "cat").mkdir()
-    with pytest.raises(DataError, match=r"no pictures in .* \(0 other files\)"):
+    with pytest.raises(DataError, match=r"no pictures in .*, but 0 other files"):
         list_dataset(tmp_path)
     fill(tmp_path, "cat/a.txt", "b.txt")
     with pytest.raises(DataError, match=r"2 other files.*one subfolder per class"):

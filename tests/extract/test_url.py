@@ -132,13 +132,14 @@ def test_pictures_by_their_urls(memory: Any, pets: Path) -> None:
 
 def test_odd_names_are_left_out(memory: Any) -> None:
     """Keys that would be other places as paths are never listed as pictures."""
-    for name in ("cat/a.png", "dog/b.png", "dog/.hidden.png", "readme.txt"):
+    for name in ("cat/a.png", "dog/b.png", "dog/.hidden.png", "owl/readme.txt", "x.txt"):
         memory.pipe(f"/odd/{name}", b"x")
     memory.store["/odd/dog/../c.png"] = memory.store["/odd/cat/a.png"]
     found = list_dataset("memory://odd")
     assert [picture.path for picture in found.pictures] == ["cat/a.png", "dog/b.png"]
     assert [item.path for item in found.left_out] == ["dog/../c.png"]
-    assert found.other_files == 1
+    assert found.other_kinds == ((".txt", 2),)
+    assert found.empty_classes == ("owl",)
 
 
 def test_nothing_there(memory: Any) -> None:

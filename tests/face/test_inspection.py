@@ -49,6 +49,31 @@ def test_pictures(
     assert pictures["cost"]["bytes"] == pictures["distinct"] * 2 * 36
 
 
+def test_splits_and_what_is_passed_over_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Counts of splits, kinds of other files, classes without a picture; extract says so too."""
+    monkeypatch.setattr(inspection, "load_base", fakes.FakeBase)
+    fakes.install(monkeypatch)
+    data = tmp_path / "data"
+    for split, count in (("train", 3), ("test", 1)):
+        for number in range(count):
+            for name in ("cat", "dog"):
+                seed = 10 * number + len(split) + 100 * (name == "cat")
+                fakes.draw(data / split / name / f"{number}.png", seed)
+    (data / "train" / "owl").mkdir()
+    (data / "train" / "owl" / "1.heic").write_bytes(b"x")
+    store = str(tmp_path / "store")
+    for command in (["inspect"], ["extract", "--size", "75", "--validation", "0.3", "-o", store]):
+        assert cli.main([*command, str(data)]) == 0
+        said = capsys.readouterr().out
+        assert "  test 2, train 6\n" in said
+        assert "  passed over: 1 other file (.heic 1)\n" in said
+        assert "class folders without one picture, so no classes: 'train/owl'\n" in said
+        ignored = "--validation 0.3 ignored: this dataset has splits of its own"
+        assert (ignored in said) == (command[0] == "extract")
+
+
 def test_pooling_is_costed(
     pets: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
