@@ -55,8 +55,8 @@ class Dataset:
 
     ``other_files`` counts the visible files that are no pictures by their names. ``root`` is None
     for a list of paths, and text where it is a URL. ``columns`` names the further columns of a
-    manifest. Of a folder also: ``other_kinds``, how many of the other files end in what, most first;
-    and ``empty_classes``, the folders in the place of classes without one picture.
+    manifest. Of a folder also: ``other_kinds``, how many of the other files end in what, most
+    first; and ``empty_classes``, the folders in the place of classes without one picture.
     """
 
     root: Path | str | None
