@@ -151,9 +151,7 @@ def left_out(rows: Sequence[LeftOut], where: str = "") -> Iterator[str]:
         yield f"  every one with its reason: {where}"
 
 
-def passed_over(
-    kinds: Sequence[tuple[str, int]], empty_classes: Sequence[str]
-) -> Iterator[str]:
+def passed_over(kinds: Sequence[tuple[str, int]], empty_classes: Sequence[str]) -> Iterator[str]:
     """Say which files were no pictures by their names, and which classes have none."""
     if kinds:
         from headstart.extract.folders import described_kinds
