@@ -46,7 +46,7 @@ def test_a_benchmark_leads_its_page(scene: Any) -> None:
     """With its best mode, and why heads measured in folds differ from the same in it."""
     first, why = scene.report.answer[:2]
     assert first.startswith("Frozen, fine-tuned or from scratch? Best is frozen logreg: 75.0% (")
-    assert "a fold for each of 2 seeds, these take 3 stratified folds." in why
+    assert "a fold for each of 2 seeds; below: 3 stratified folds." in why
     alone = gathered(scene.comparison)
     assert "is best" in alone.answer[0]
 

@@ -133,9 +133,9 @@ def lead(bench: Benchmark | None, comparison: Comparison) -> Iterator[str]:
     how = "a fold for each of" if bench.resampled else "the mean of"
     yield f"Frozen, fine-tuned or from scratch? {best}"
     yield (
-        f"What follows compares heads on the frozen features by another measure, so that the same "
-        f"head has another accuracy: the benchmark takes {how} {_words.plural(seeds, 'seed')}, "
-        f"these take {comparison.protocol.split(',')[0]}."
+        "Heads on the frozen features alone are measured apart from that, so that the same head "
+        f"has another accuracy below. The benchmark: {how} {_words.plural(seeds, 'seed')}; below: "
+        f"{comparison.protocol.split(',')[0]}."
     )
 
 
