@@ -10,7 +10,7 @@ from headstart.cache import sha256_of
 from headstart.extract._kept import ready
 from headstart.extract.augment import Augmentation
 from headstart.extract.pipeline import Decoder, Job, Outcome, Writer, distance, run_jobs
-from headstart.extract.plan import jobs
+from headstart.extract.plan import ids, jobs
 from headstart.extract.weights import is_name
 
 if TYPE_CHECKING:
@@ -91,12 +91,18 @@ class Computation:
             self._one_pass(pool)
 
     def kept(self) -> str:
-        """Say how many of the pictures to compute have their rows in every layer."""
+        """Say how many of the pictures to compute have their rows in every layer.
+
+        Of a run that went on from another, and of a part, that is not all there is.
+        """
         plan = self._plan
         lacking = {
             row for name in plan.cuts for row in self._filling.missing(name, plan.to_compute)
         }
-        return f"{self.total - len(lacking)} of {self.total} pictures are kept"
+        known = {row for row in ids(plan.source) if row[0].decode() not in plan.unreadable}
+        more = self.total < len(known)
+        which = " of this run are kept, beside all kept before," if more else " are kept"
+        return f"{self.total - len(lacking)} of {self.total} pictures{which}"
 
     def _one_pass(self, pool: str) -> None:
         """Compute the layers of one pooling; a store with two kinds takes two passes."""

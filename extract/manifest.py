@@ -41,11 +41,11 @@ def list_manifest(manifest: Path | UrlFile) -> Dataset:
     if read is None:
         raise DataError(f"{manifest} is no dataset: expected a folder, a .csv or a .parquet file")
     try:
-        columns, rows = read(manifest)
+        columns, rows, places = read(manifest)
     except OSError as error:
         raise DataNotFoundError(f"cannot read {manifest}: {error.strerror or error}") from error
     root = manifest.parent if isinstance(manifest, Path) else manifest.tree.url
-    listed = _rows(root, rows, str(manifest))
+    listed = _rows(root, rows, str(manifest), places)
     return dataclasses.replace(listed, columns=columns)
 
 
@@ -65,21 +65,23 @@ def _opened(manifest: Path | UrlFile) -> BinaryIO:
         raise DataNotFoundError(f"cannot read {manifest.tree.url}: {error}") from error
 
 
-def _read_csv(manifest: Path | UrlFile) -> tuple[tuple[str, ...], list[Entry]]:
+#: What is read of a manifest: its further columns, its rows, and where each of them is.
+_Read = tuple[tuple[str, ...], list[Entry], list[str]]
+
+
+def _read_csv(manifest: Path | UrlFile) -> _Read:
     try:
         with io.TextIOWrapper(_opened(manifest), "utf-8-sig", newline="") as lines:
             table = csv.reader(lines, strict=True)
             columns = [name.strip() for name in next(table, [])]
-            places, further = _column_places(columns, manifest)
-            return further, [
-                _row(
-                    manifest,
-                    f"line {table.line_num}",
-                    _fields(manifest, table.line_num, row, columns, places),
-                )
-                for row in table
-                if row
-            ]
+            wanted, further = _column_places(columns, manifest)
+            rows, places = [], []
+            for row in table:
+                if row:
+                    places.append(f"line {table.line_num}")
+                    fields = _fields(manifest, table.line_num, row, columns, wanted)
+                    rows.append(_row(manifest, places[-1], fields))
+            return further, rows, places
     except UnicodeDecodeError as error:
         raise DataError(f"{manifest} is not UTF-8 text: {error.reason}") from error
     except csv.Error as error:
@@ -98,7 +100,7 @@ def _fields(
     return [row[i] if 0 <= i < len(row) else "" for i in places]
 
 
-def _read_parquet(manifest: Path | UrlFile) -> tuple[tuple[str, ...], list[Entry]]:
+def _read_parquet(manifest: Path | UrlFile) -> _Read:
     try:
         import pyarrow as pa
         from pyarrow import parquet
@@ -114,10 +116,11 @@ def _read_parquet(manifest: Path | UrlFile) -> tuple[tuple[str, ...], list[Entry
     except pa.ArrowException as error:
         raise DataError(f"{manifest} is not a readable Parquet file: {error}") from error
     columns = [wanted[names[i]].to_pylist() if i >= 0 else [""] * len(wanted) for i in places]
-    return further, [
+    rows = [
         _row(manifest, f"row {number}", [_text(value) for value in values])
         for number, values in enumerate(zip(*columns, strict=True))
     ]
+    return further, rows, [f"row {number}" for number in range(len(rows))]
 
 
 def _text(value: object) -> str:
@@ -133,12 +136,20 @@ def _column_places(
     if "path" not in columns or "label" not in columns:
         raise DataError(
             f"{manifest} has the columns {', '.join(columns) or '(none)'}; "
-            "expected path, label and optionally split"
+            f"expected path, label and optionally split{_separated(columns)}"
         )
     known = ("path", "label", "split")
     further = tuple(dict.fromkeys(name for name in columns if name and name not in known))
     places = [columns.index(name) if name in columns else -1 for name in (*known, *further)]
     return places, further
+
+
+def _separated(columns: Sequence[str]) -> str:
+    """Say so where a header looks as if another sign than a comma stood between its columns."""
+    for sign, name in ((";", "';'"), ("\t", "a tab"), ("|", "'|'")):
+        if len(columns) == 1 and sign in columns[0]:
+            return f": this looks separated by {name}; write it with commas"
+    return ""
 
 
 def _row(manifest: Path | UrlFile, place: str, values: Sequence[str]) -> Entry:
@@ -192,16 +203,20 @@ def _place(path: str | os.PathLike[str], kept: Kept) -> tuple[str, Place]:
     return str(path), tree.file(tree.path)
 
 
-def _rows(root: Path | str | None, rows: Iterable[Entry], source: str) -> Dataset:
+def _rows(
+    root: Path | str | None, rows: Iterable[Entry], source: str, places: Sequence[str] = ()
+) -> Dataset:
     entries: dict[str, Entry] = {}
     left_out: list[LeftOut] = []
     rows = list(rows)
-    for row in rows:
+    for number, row in enumerate(rows):
         known = entries.get(row.path)
         if known is not None and known != row:
+            first = next(place for place, other in enumerate(rows) if other is known)
             raise DataError(
-                f"{source} names {printable(row.path)} twice, as {_described(known)} "
-                f"and as {_described(row)}; expected each picture once"
+                f"{source} names {printable(row.path)} twice, {_at(places, first)}as "
+                f"{_described(known)} and {_at(places, number)}as {_described(row)}; expected each "
+                "picture once"
             )
         reason = "listed before" if known else _why_unusable(root, row)
         if reason:
@@ -210,6 +225,10 @@ def _rows(root: Path | str | None, rows: Iterable[Entry], source: str) -> Datase
             entries[row.path] = row
     _require_files(root, rows, entries.values(), left_out, source)
     return make_dataset(root, entries.values(), left_out, 0)
+
+
+def _at(places: Sequence[str], number: int) -> str:
+    return f"in {places[number]} " if places else ""
 
 
 def _require_files(

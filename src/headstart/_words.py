@@ -378,11 +378,7 @@ def inspected(found: Inspection) -> Iterator[str]:
 
 def _pictures(found: Inspection, pictures: Pictures) -> Iterator[str]:
     yield ""
-    yield (
-        f"{pictures.data}: {plural(pictures.usable, 'picture')} in "
-        f"{plural(len(pictures.classes), 'class')} "
-        f"({', '.join(f'{name} {count:,}' for name, count in pictures.classes.items())})"
-    )
+    yield f"{pictures.data}: {_labelled(pictures)}"
     yield (
         f"  {pictures.distinct:,} different ones, {len(found.left_out):,} would be left out, "
         f"{plural(pictures.other_files, 'other file')}"
@@ -401,6 +397,20 @@ def _pictures(found: Inspection, pictures: Pictures) -> Iterator[str]:
         f"({cost.images_per_second:.0f} images/s here), at most {size(cost.bytes)} on disk, "
         f"about {size(cost.memory)} of memory"
     )
+
+
+def _labelled(pictures: Pictures) -> str:
+    """Return how many pictures there are of each class, and without one."""
+    classes = [f"{name} {count:,}" for name, count in pictures.classes.items()]
+    unknown = pictures.usable - sum(pictures.classes.values())
+    if not classes:
+        return (
+            f"{plural(pictures.usable, 'picture')}, none with a label: features can be extracted, "
+            "but no head trained"
+        )
+    rest = f", {unknown:,} without a label" if unknown else ""
+    found = f"{plural(pictures.usable, 'picture')} in {plural(len(classes), 'class')}"
+    return f"{found} ({', '.join(classes)}){rest}"
 
 
 def benched(folder: str, page: str | None) -> str:

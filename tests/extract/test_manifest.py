@@ -84,7 +84,9 @@ def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ("file;class\n1.png;a\n", r"columns file;class; expected path, label"),
         ("path,label,split\n1.png,a,dev\n", r"line 2: split is 'dev'; expected train"),
         ("path,label\n1.png,a\n,b\n", r"line 3: expected a path, found ''"),
-        ("path,label\n1.png,a\n1.png,b\n", r"names 1.png twice, as a and as b"),
+        ("path,label\n1.png,a\n1.png,b\n", r"1.png twice, in line 2 as a and in line 3 as b"),
+        ("path;label\n1.png;a\n", r"split: this looks separated by ';'; write it with commas"),
+        ("path\tlabel\n1.png\ta\n", r"split: this looks separated by a tab; "),
         (b"path,label\n\xff.png,a\n", "not UTF-8"),
         ('path,label\n"1.png,a\n', "not a well-formed CSV"),
         (

@@ -645,8 +645,13 @@ def test_interruption_keeps_what_is_computed(
     monkeypatch.setattr(fakes.FakeBase, "__call__", third_time)
     with pytest.raises(InterruptedRunError, match="stopped: 16 of 20 pictures are kept"):
         run(pets, tmp_path / "store")
+    for number in range(20):
+        fakes.draw(pets / "cat" / f"z{number}.png", seed=number)
+    said = "stopped: 16 of 24 pictures of this run are kept, beside all kept before, in"
+    with pytest.raises(InterruptedRunError, match=said):
+        run(pets, tmp_path / "store")
     monkeypatch.setattr(fakes.FakeBase, "__call__", real)
-    assert run(pets, tmp_path / "store").computed == 4
+    assert run(pets, tmp_path / "store").computed == 8
     assert_rows_are_their_pictures(Store.open(tmp_path / "store"), pets)
 
 

@@ -74,6 +74,24 @@ def test_splits_and_what_is_passed_over_are_told(
         assert (ignored in said) == (command[0] == "extract")
 
 
+def test_pictures_without_a_label_are_told(
+    pets: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No label at all, or some missing: in words, not as a class that is none."""
+    monkeypatch.setattr(inspection, "load_base", fakes.FakeBase)
+    listed = pets / "list.csv"
+    for lines, said in (
+        ("cat/0000.png,\n", "list.csv: 1 picture, none with a label: features can be extracted"),
+        (
+            "cat/0000.png,\ncat/0001.png,cat\ndog/0000.png,dog\n",
+            "list.csv: 3 pictures in 2 classes (cat 1, dog 1), 1 without a label\n",
+        ),
+    ):
+        listed.write_text("path,label\n" + lines)
+        assert cli.main(["inspect", str(listed)]) == 0
+        assert said in capsys.readouterr().out
+
+
 def test_pooling_is_costed(
     pets: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
