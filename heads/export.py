@@ -49,6 +49,8 @@ class Exported:
     store : str
         Against whose rows it was held.
     parity : Parity
+    same_classes : bool
+        Whether that store has the model's classes.
     """
 
     file: Path
@@ -58,6 +60,7 @@ class Exported:
     bytes: int
     store: str
     parity: Parity
+    same_classes: bool
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold."""
@@ -90,8 +93,8 @@ def export(
         ``headstart[onnx]``), ``.tflite``, or ``.savedmodel``, a folder. An earlier export there
         is replaced, nothing else.
     store
-        The store it was trained on, or another of the same spec; by default the first such store
-        in the folder of the model's file.
+        The store it was trained on, or another of the same spec; by default that in the folder
+        of the model's file which is most like it, by its classes and how many rows each has.
     data
         The store's pictures; where they were at the last extraction by default.
     quantize
@@ -152,7 +155,14 @@ def export(
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return Exported(
-        target, sidecar(target), kind.name, quantize, _bytes(target), str(found.path), same
+        target,
+        sidecar(target),
+        kind.name,
+        quantize,
+        _bytes(target),
+        str(found.path),
+        same,
+        parity.has_classes(loaded, found),
     )
 
 

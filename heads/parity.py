@@ -107,7 +107,8 @@ def store_for(model: Model, store: Store | str | os.PathLike[str] | None, near: 
     store
         The one that is given, if any.
     near
-        Else the first in this folder, by name, with features of the model's spec.
+        Else that in this folder, of those with features of the model's spec, which is most like the
+        one it was trained on: by its classes, then by how many rows each has; then the first.
 
     Raises
     ------
@@ -125,6 +126,7 @@ def store_for(model: Model, store: Store | str | os.PathLike[str] | None, near: 
             for name, (mine, theirs) in spec.differences(held).items()
         )
         raise ModelError(f"{opened.path} has no features of the model's kind: {fields}")
+    fitting = []
     for folder in sorted(near.iterdir()):
         if (folder / "features.h5").is_file():
             try:
@@ -132,11 +134,31 @@ def store_for(model: Model, store: Store | str | os.PathLike[str] | None, near: 
             except (StoreError, OSError):
                 continue
             if spec in _specs(opened):
-                return opened
+                fitting.append(opened)
+    if fitting:
+        return min(fitting, key=lambda one: _unlike(model, one))
     raise ModelError(
         f"no store in {near} has features of the model's kind: name the one it was trained on "
         "with --store, so that the file can be held against its rows"
     )
+
+
+def has_classes(model: Model, store: Store) -> bool:
+    """Tell whether a store has the model's classes, as the one it was trained on has."""
+    return store.classes == model.card.classes
+
+
+def _unlike(model: Model, store: Store) -> tuple[bool, int]:
+    """Return how a store differs from what the model was trained on: in classes, by how many rows.
+
+    Rows of the test split are not trained on, nor are those of a validation split.
+    """
+    if not has_classes(model, store):
+        return True, 0
+    splits, labels = store.splits(), store.labels()
+    trained = labels[~np.isin(splits, ("validation", "test")) & (labels >= 0)]
+    counts = np.bincount(trained, minlength=len(store.classes))
+    return False, int(np.abs(counts - np.array(model.card.rows)).sum())
 
 
 def _specs(store: Store) -> list[Any]:

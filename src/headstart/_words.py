@@ -301,6 +301,11 @@ def exported(found: Exported) -> Iterator[str]:
         f"  checked   {same.same_labels} of {plural(same.rows, 'label')} as the model's, "
         f"probabilities within {same.largest_difference:.1g}, on rows of {plain(found.store)}"
     )
+    if not found.same_classes:
+        yield (
+            "            warning: that store has other classes, so it is not the one the model was "
+            "trained on; name that with --store"
+        )
     if same.cached_precision != "float32":
         yield (
             f"            the model itself, in float32 against the {same.cached_precision} of the "

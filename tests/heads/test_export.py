@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headstart import cli
+from headstart import _words, cli
 from headstart._pictures import draw_dataset
 from headstart.cache import Store
 from headstart.errors import DataError, MissingExtraError, ModelError, ParityError
@@ -23,7 +23,7 @@ from headstart.extract.decode import decode
 from headstart.extract.weights import WeightsFile, find_weights
 from headstart.heads import export as export_module
 from headstart.heads import formats, parity
-from headstart.heads.export import export
+from headstart.heads.export import Exported, export
 from headstart.heads.model import Model
 from headstart.heads.portable import Linear
 from headstart.heads.training import train
@@ -348,6 +348,28 @@ def test_only_what_is_given_is_fetched(place: Path, monkeypatch: pytest.MonkeyPa
         with pytest.raises(DataError, match="at all"):
             parity.draw_sample(model, store, given, further=False)
     assert asked == ["tfds:tiny", Path("tfds:tiny")]
+
+
+def test_the_store_it_was_trained_on_is_found_beside_others(
+    make_store: Any, draw: Any, tmp_path: Path
+) -> None:
+    """Not the first by name: classes decide, then their rows; another one is said to be that."""
+    features, label = draw(60)
+    names = ["ant", "bee", "cow"]
+    model = train(make_store(features, label, classes=names, name="own"), "ridge", cv=2)
+    make_store(*draw(30, seed=1), classes=["x", "y", "z"], name="a")
+    make_store(*draw(30, seed=2), classes=names, name="b")
+    assert parity.store_for(model, None, tmp_path).path.name == "own"
+    shutil.rmtree(tmp_path / "own")
+    second = parity.store_for(model, None, tmp_path)
+    assert (second.path.name, parity.has_classes(model, second)) == ("b", True)
+    shutil.rmtree(tmp_path / "b")
+    other = parity.store_for(model, None, tmp_path)
+    assert not parity.has_classes(model, other)
+    same = parity.Parity(1, 1, 0.0, "float32", 1, 0.0)
+    for known in (True, False):
+        found = Exported(Path("m"), Path("m.json"), "ONNX", "none", 1, "a", same, known)
+        assert ("that store has other classes" in "\n".join(_words.exported(found))) != known
 
 
 def test_held_out_rows_come_first(place: Path, tmp_path: Path, monkeypatch: Any) -> None:
