@@ -161,7 +161,8 @@ class Cluster:
 
     def _ready(self) -> Iterator[tuple[Chunk, Done]]:
         ready, _ = self._ray.wait(list(self._waiting), num_returns=1, timeout=_LOOK)
-        self.lost = self._get(self._tally.again.remote())
+        with contextlib.suppress(self._ray.exceptions.RayActorError):  # it may be lost, too
+            self.lost = max(self.lost, self._ray.get(self._tally.again.remote()))
         for reference in ready:
             done = self._get(reference)
             yield self._waiting.pop(reference), done
@@ -264,7 +265,8 @@ def _compute(order: Order, chunk: Chunk, number: int, tally: Any, cpus: int) -> 
     import ray
 
     _prepare(cpus)
-    ray.get(tally.begin.remote(number))  # waited for, so that it counts also if this one is lost
+    with contextlib.suppress(ray.exceptions.RayActorError):  # what counts may be lost, too
+        ray.get(tally.begin.remote(number))  # waited for, so that it counts if this one is lost
     return worker.compute(order, chunk)
 
 
