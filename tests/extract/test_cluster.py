@@ -128,12 +128,47 @@ class TestOnRay:
         assert set(rows_on_disk(store).values()) == {1}
         assert told[-1] == "extracting (1 worker, 1 lost and repeated)"
 
+    def test_what_counts_losses_may_be_lost_itself(
+        self, log: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Killed again and again, it costs the run nothing but the count."""
+        monkeypatch.setattr(cluster, "_CHUNK", 8)
+        done: list[Any] = []
+        work = lambda: done.append(  # noqa: E731
+            fill_store(data, tmp_path / "store", Settings(size=SIZE), speed=THERE)
+        )
+        thread = threading.Thread(target=work)
+        thread.start()
+        killed = 0
+        while thread.is_alive() and killed < 3:
+            for process in workers_called("ray::_Tally", log):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process, signal.SIGKILL)
+                    killed += 1
+            time.sleep(0.2)
+        thread.join(120)
+        assert done, "it failed or hangs"
+        assert killed
+        whole, _ = fill_store(data, tmp_path / "here", Settings(size=SIZE), speed=HERE)
+        assert same(done[0][0], whole)
+
     def test_an_error_of_a_worker_is_the_error_of_the_run(
         self, log: Path, data: Path, tmp_path: Path
     ) -> None:
         """With its type and its words, as if it had been here."""
         with pytest.raises(DataError, match=r"bad\.png"):
             fill_store(data, tmp_path / "s", Settings(size=SIZE), speed=THERE, on_error="fail")
+
+
+def workers_called(title: str, log: Path) -> list[int]:
+    """Return the processes of the Ray with this log whose title begins so."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            titled = (process / "cmdline").read_bytes().startswith(title.encode())
+            if titled and bytes(log) in (process / "environ").read_bytes():
+                found.append(int(process.name))
+    return found
 
 
 def accepts(process: subprocess.Popen[bytes], port: int) -> None:
