@@ -48,6 +48,11 @@ _CHUNK = 8
 #: Below this, relatively, gradients and gains in float32 are rounding.
 _TRUSTED = 1e-6
 _SINGLE_ITERATIONS = 200
+#: Bytes that the solver takes, about, for each row and column of a float32 batch: twice six pairs
+#: of steps, logits, residuals and what is made of them on the way.
+SOLVER_BYTES = 96
+#: Rows that are squared at a time.
+_BLOCK = 512
 
 
 @dataclass(frozen=True)
@@ -83,8 +88,9 @@ def solve(
 
     Parameters
     ----------
-    Z : ndarray of shape (n, r)
-        Rows, best on principal axes.
+    Z : ndarray of shape (n, r), float64 or float32
+        Rows, best on principal axes. Of float32 rows there is no copy in float64, and no gradient
+        is brought below what float32 can tell.
     codes : ndarray of shape (n,)
         Class of each row, from 0.
     n_classes : int
@@ -102,8 +108,9 @@ def solve(
         with a large C the gradient of a mean loss is small long before.
     """
     k = 1 if n_classes == 2 else n_classes
-    mean = Z.mean(0)
-    rows = np.column_stack([Z - mean, np.ones(len(Z))])
+    mean = Z.mean(0, dtype=np.float64)
+    rows = np.ones((len(Z), Z.shape[1] + 1), Z.dtype)
+    np.subtract(Z, mean, out=rows[:, :-1], casting="same_kind")
     W = np.zeros((rows.shape[1], k, len(C)))
     total = weight.sum(0)
     penalty = np.zeros((len(W), len(C)))
@@ -112,7 +119,7 @@ def solve(
     iterations = np.zeros(len(C), dtype=np.int64)
     chunks = max(1, min(free_cores(), len(C) // _CHUNK))
     parts = [slice(first, None, chunks) for first in range(chunks)]
-    for problems in (exact.single(), exact):
+    for problems in (exact.single(), exact) if Z.dtype == np.float64 else (exact.single(),):
         limits = _limits(problems, tol, max_iter, gap)
         done = parallel(partial(_descend, problems, W, limits), parts)
         for part, (solved, taken) in zip(parts, done, strict=True):
@@ -137,7 +144,7 @@ class _Problems:
     def single(self) -> _Problems:
         """Return the same problems in float32."""
         return _Problems(
-            self.rows.astype(np.float32),
+            self.rows.astype(np.float32, copy=False),
             self.codes,
             self.weight.astype(np.float32),
             self.penalty.astype(np.float32),
@@ -177,7 +184,7 @@ class _Batch:
         self.number = np.arange(self.W.shape[-1])
         self.open = np.ones(self.W.shape[-1], dtype=bool)
         self.logits, self.weight = _product(rows, self.W), problems.weight[:, part]
-        self.penalty, self.diagonal = problems.penalty[:, part], (rows * rows).T @ self.weight
+        self.penalty, self.diagonal = problems.penalty[:, part], _squares(rows, self.weight)
         self.gradient, self.step = np.zeros_like(self.W), np.zeros_like(self.W)
         self.loss = self.curvature = np.zeros(len(self.number), rows.dtype)
         self.residual = self.logits
@@ -307,6 +314,15 @@ def _loss(logits: Float, codes: Int, weight: Float) -> tuple[Float, Float, Float
 def _product(A: Float, B: Float) -> Float:
     """Return ``A B`` over the first axis of ``B`` ``(m, k, P)``, as one matrix product."""
     return (A @ B.reshape(len(B), -1)).reshape(len(A), *B.shape[1:])
+
+
+def _squares(rows: Float, weight: Float) -> Float:
+    """Return the weighted sums of squares of the columns ``(r, P)``, block by block."""
+    total = np.zeros((rows.shape[1], weight.shape[1]), rows.dtype)
+    for first in range(0, len(rows), _BLOCK):
+        part = slice(first, first + _BLOCK)
+        total += np.square(rows[part]).T @ weight[part]
+    return total
 
 
 def _dot(a: Float, b: Float) -> Float:

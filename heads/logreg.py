@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -67,6 +67,9 @@ class LogisticHead(Head):
     (60, 2)
     """
 
+    coef_: NDArray[np.float64]
+    intercept_: NDArray[np.float64]
+
     def __init__(
         self,
         C: float | Sequence[float] = PENALTIES,
@@ -100,15 +103,19 @@ class LogisticHead(Head):
         """
         rows = self._training(X, y, sample_weight, groups)
         space = None if on_axes(rows.X) else RowSpace(normalize=False).fit(rows.X)
-        Z = rows.X if space is None else space.coordinates_
+        self.fit_coordinates(rows.X if space is None else space.coordinates_, rows)
+        if space is not None:
+            self.coef_ = space.back(self.coef_)
+        return self
+
+    def fit_coordinates(self, Z: NDArray[Any], rows: Training) -> None:
+        """Choose and fit on checked rows from their coordinates ``(n, r)``, float64 or float32."""
         grid = np.atleast_1d(np.asarray(self.C, dtype=np.float64))
         self.C_ = float(grid[self._choose(Z, rows, grid)])
         last = self._solve(Z, rows, rows.weight[:, None], np.array([self.C_]), gap=self.tol)
-        self.coef_ = last.coef[0] if space is None else space.back(last.coef[0])
-        self.intercept_ = last.intercept[0]
+        self.coef_, self.intercept_ = last.coef[0], last.intercept[0]
         self.n_iter_ = int(last.iterations[0])
         self.chosen_ = {"C": self.C_}
-        return self
 
     def decision_function(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return scores ``(m, classes)``, or ``(m,)`` for two classes."""
@@ -146,7 +153,7 @@ class LogisticHead(Head):
         return solve(
             Z,
             rows.codes,
-            len(self.classes_),
+            len(rows.class_weight),
             weight,
             C,
             tol=self.tol,

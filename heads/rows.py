@@ -53,6 +53,11 @@ class FeatureRows:
         """Bytes of one stored number."""
         return 4 if self.pool != "none" else np.dtype(self.store.spec.dtype).itemsize
 
+    @property
+    def pooled_when_read(self) -> bool:
+        """Whether whole maps are read each time, because the store does not hold them pooled."""
+        return self.pool != "none" and self.store.stored(self.layer, self.pool)[1] == self.pool
+
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.rows)
@@ -94,6 +99,11 @@ class HeldRows(FeatureRows):
     """
 
     held: Callable[[], NDArray[Any]] = field(kw_only=True, repr=False)
+
+    @property
+    def pooled_when_read(self) -> bool:
+        """False: they are pooled, and held."""
+        return False
 
     def take(self, positions: slice | NDArray[np.int64]) -> HeldRows:
         """Return the rows at these positions."""

@@ -17,7 +17,15 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from headstart.cache import SEAL_BYTES, check_seal, publish_bytes, sealed
 from headstart.errors import HeadstartError
-from headstart.heads.gram import ArrayRows, combine, covariance, gram, products, project
+from headstart.heads.gram import (
+    ArrayRows,
+    combine,
+    covariance,
+    gram,
+    products,
+    project,
+    widened,
+)
 from headstart.heads.parallel import single_threaded
 
 if TYPE_CHECKING:
@@ -31,6 +39,8 @@ if TYPE_CHECKING:
 
 _CACHE_VERSION = 1
 _SERIAL = 2000
+#: Rows read at a time where memory is short.
+_FEW = 16
 _DTYPES = [np.float64, np.float32, np.float16]
 
 
@@ -214,6 +224,61 @@ class RowSpace(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             for positions, block in self._source.blocks():
                 result[first : first + tile] += products(new, block) @ dual[positions]
         return result
+
+
+def compact_memory(n: int) -> int:
+    """Return the bytes that a compact space of n rows takes: inner products and eigenvectors."""
+    return 8 * n * n
+
+
+class CompactSpace:
+    """Row-space coordinates in float32, found with an eighth of the inner products' usual memory.
+
+    For rows that memory does not hold. Coordinates are as good as float32: directions with less
+    than a ten-millionth of the largest one's extent are left out.
+
+    Attributes
+    ----------
+    coordinates : ndarray of shape (n, rank), float32
+        In the scale of a mean squared norm of 1.
+    """
+
+    def __init__(self, rows: Rows, memory: int) -> None:
+        self._rows, self._memory = rows, memory
+        K = _inner_products(rows, memory // 6)
+        n, trace = len(K), float(np.trace(K, dtype=np.float64))
+        self._scale = float(np.sqrt(trace / n)) if trace > 0 else 1.0
+        K /= np.float32(self._scale**2)
+        # K is symmetric: its transpose lies as Fortran has it, and the vectors take its place.
+        values, vectors = scipy.linalg.eigh(K.T, driver="evr", overwrite_a=True, check_finite=False)
+        del K
+        rank = max(1, int(np.sum(values > max(values[-1], 0) * n * np.finfo(np.float32).eps / 8)))
+        self._values = np.maximum(values[: -rank - 1 : -1], np.finfo(np.float32).tiny)
+        self.coordinates = vectors[:, : -rank - 1 : -1]
+        self.coordinates *= np.sqrt(self._values)
+
+    def back(self, coef: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the weights ``(k, d)`` on features of weights ``(k, rank)`` on coordinates."""
+        dual = self.coordinates @ (coef / self._values).T.astype(np.float32)
+        block_rows = max(1, self._memory // (32 * self._rows.shape[1]))
+        return combine(self._rows, dual, block_rows=block_rows) / self._scale**2
+
+
+def _inner_products(rows: Rows, budget: int) -> NDArray[np.float32]:
+    """Return ``X Xᵀ`` ``(n, n)``, with a tile of widened rows of `budget` bytes held at a time."""
+    n, d = rows.shape
+    K, tile = np.empty((n, n), np.float32), max(1, min(n, budget // (4 * d)))
+    held = np.empty((tile, d), np.float32)
+    for first in range(0, n, tile):
+        mine, after = slice(first, first + tile), first + tile
+        for positions, block in rows.take(mine).blocks(_FEW):
+            held[positions] = widened(block)
+        A = held[: min(tile, n - first)]
+        K[mine, mine] = A @ A.T
+        for positions, block in rows.take(slice(after, n)).blocks(_FEW) if after < n else ():
+            part = widened(block) @ A.T
+            K[after + positions, mine], K[mine, after + positions] = part, part.T
+    return K
 
 
 def _eigh(K: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from functools import reduce
+from typing import IO, TYPE_CHECKING, Any, Self
 
 import numpy as np
 import scipy.linalg
@@ -12,11 +15,13 @@ from sklearn.utils.class_weight import compute_class_weight
 from headstart._keras import import_keras
 from headstart.errors import HeadError
 from headstart.heads import logreg, ridge, svm
-from headstart.heads.base import Head, softmax
-from headstart.heads.folds import fewest_groups, grouped_folds
+from headstart.heads.base import Head, Training, softmax
+from headstart.heads.folds import best, fewest_groups, grouped_folds
 from headstart.heads.gram import ArrayRows, widened
+from headstart.heads.logistic import SOLVER_BYTES
 from headstart.heads.metrics import temperature
-from headstart.heads.rowspace import available_memory
+from headstart.heads.rows import FeatureRows
+from headstart.heads.rowspace import CompactSpace, available_memory, compact_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from headstart.heads.base import ClassWeight
+    from headstart.heads.folds import Folds
     from headstart.heads.gram import Rows
 
     Float = NDArray[np.float64]
@@ -34,28 +40,51 @@ if TYPE_CHECKING:
 _CHUNK = 16
 #: Adam's step for features of mean squared norm 1, times the root of how many they are.
 _STEP = 6.0
+#: Bytes of a number that is trained: itself, two moments, and as much for what they are made from.
+_COLUMN_BYTES = 20
+#: Numbers that take a step at a time.
+_STEPPED = 2**16
+#: Batches an epoch, of rows that are few, and rows in the smallest batch.
+_BATCHES, _SMALLEST = 200, 16
+#: Adam's step where the penalty is large, as a share of where weights are drawn from zero.
+_NEAR = 0.2
+#: Held-out rows on which hyperparameters are judged, if there are as many: on a hundred rows chance
+#: would choose.
+_ENOUGH = 2000
+#: Folds of ridge regression past memory.
+_FOLDS = 5
+#: Rows up to which logistic regression takes inner products: beyond, mini-batches are faster.
+_MOST_EXACT = 10_000
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Rows of a store with what is known of them: class numbers, weights, held-out rows."""
+    """Rows of a store with what is known of them: class numbers, weights, groups."""
 
     rows: Rows
     codes: Int
     weight: Float
-    chosen: Int
-    held: Int
+    groups: NDArray[Any] | None
 
-    def everything(self) -> Labelled:
-        """Return the same with no row held out."""
-        return Labelled(self.rows, self.codes, self.weight, np.arange(len(self.codes)), self.held)
+    def folds(self, n_splits: int, seed: int, *, enough: int = 1) -> Folds:
+        """Return the first of some folds: as many as hold `enough` held-out rows together.
+
+        Grouped and stratified; fewer where a class has fewer groups. If it has only one, all rows
+        are on both sides.
+        """
+        n = len(self.codes)
+        n_splits = min(n_splits, fewest_groups(self.codes, self.groups)[0])
+        if n_splits < 2:
+            return [(np.arange(n), np.arange(n))]
+        judged = min(n_splits, -(-enough * n_splits // n))
+        return grouped_folds(self.codes, self.groups, n_splits, seed)[:judged]
 
 
 class StreamedHead(Head):
     """A head that is trained on rows it never holds all at once.
 
-    One of ten folds of the training rows (grouped, stratified) is held out to choose
-    hyperparameters; the chosen ones are then trained on all rows.
+    Training rows are held out, in as many grouped and stratified folds as give some thousands of
+    them, to choose hyperparameters; the chosen ones are then trained on all rows.
     """
 
     beside = False  # each takes the memory that is allowed
@@ -73,7 +102,7 @@ class StreamedHead(Head):
     ) -> Self:
         """Train on rows in memory ``(n, d)``, as on those of a store."""
         rows = self._training(X, y, sample_weight, groups, np.float32)
-        return self._fit(self._split(ArrayRows(rows.X), rows.codes, rows.weight, rows.groups))
+        return self._fit(Labelled(ArrayRows(rows.X), rows.codes, rows.weight, rows.groups))
 
     def fit_rows(self, rows: Rows, y: ArrayLike, groups: ArrayLike | None = None) -> Self:
         """Train on rows of a store, block by block."""
@@ -83,7 +112,8 @@ class StreamedHead(Head):
         self.n_features_in_ = rows.shape[1]
         weight = compute_class_weight(self.class_weight, classes=self.classes_, y=y)[codes]
         kept = None if groups is None else np.asarray(groups)
-        return self._fit(self._split(rows, codes, weight, kept))
+        with _read_once(rows) as ready:
+            return self._fit(Labelled(ready, codes, weight, kept))
 
     def decision_function(self, X: ArrayLike) -> Float:
         """Return scores ``(m, k)``; ``(m,)`` for two classes."""
@@ -100,36 +130,82 @@ class StreamedHead(Head):
     def _scores(self, X: Single) -> Float:
         raise NotImplementedError
 
-    def _split(
-        self, rows: Rows, codes: Int, weight: Float, groups: NDArray[Any] | None
-    ) -> Labelled:
-        n_splits = min(10, fewest_groups(codes, groups)[0])
-        everything = np.arange(len(codes))
-        if n_splits < 2:
-            return Labelled(rows, codes, weight, everything, everything)
-        folds = grouped_folds(codes, groups, n_splits, self.random_state)
-        return Labelled(rows, codes, weight, *folds[0])
-
     def _batches(
-        self, data: Labelled, batch_size: int, rng: np.random.Generator
+        self, rows: Rows, wanted: Int, batch_size: int, rng: np.random.Generator
     ) -> Iterator[tuple[Int, Single]]:
         """Yield shuffled batches: an eighth of the memory waits, a sixteenth is in work."""
-        memory, d = self.max_memory or available_memory(), data.rows.shape[1]
+        memory, d = self.max_memory or available_memory(), rows.shape[1]
         return shuffled_batches(
-            data.rows,
-            data.chosen,
+            rows,
+            wanted,
             batch=max(8, min(batch_size, memory // (16 * 4 * d))),
-            buffer_rows=max(_CHUNK, memory // (8 * d * data.rows.itemsize)),
+            buffer_rows=max(_CHUNK, memory // (8 * d * rows.itemsize)),
             rng=rng,
         )
 
 
+class _FileRows:
+    """Rows ``(n, d)`` in float32 in a file of their own, which holds nothing else."""
+
+    itemsize = 4
+
+    def __init__(self, file: IO[bytes], positions: Int, d: int) -> None:
+        self._file, self._positions = file, positions
+        self.shape = (len(positions), d)
+
+    def take(self, positions: slice | Int) -> _FileRows:
+        """Return some of the rows."""
+        return _FileRows(self._file, self._positions[positions], self.shape[1])
+
+    def blocks(self, block_rows: int = 256) -> Iterator[tuple[Int, NDArray[Any]]]:
+        """Yield ``(positions, block)``, each row once; rows in between are read and passed over."""
+        order = np.argsort(self._positions, kind="stable")
+        for start in range(0, len(order), block_rows):
+            part = order[start : start + block_rows]
+            at = self._positions[part]
+            self._file.seek(int(at[0]) * 4 * self.shape[1])
+            span = self._file.read((int(at[-1] - at[0]) + 1) * 4 * self.shape[1])
+            yield part, np.frombuffer(span, np.float32).reshape(-1, self.shape[1])[at - at[0]]
+
+    def load(self) -> NDArray[Any]:
+        """Return all rows."""
+        result = np.empty(self.shape, np.float32)
+        for positions, block in self.blocks():
+            result[positions] = block
+        return result
+
+
+@contextlib.contextmanager
+def _read_once(rows: Rows) -> Iterator[Rows]:
+    """Give rows that are pooled as they are read from a temporary file; others as they are.
+
+    To pool a row its whole map is read, dozens of times its size, and a fit reads each row some
+    twenty times.
+    """
+    if not isinstance(rows, FeatureRows) or not rows.pooled_when_read:
+        yield rows
+        return
+    folder = rows.store.derived
+    with tempfile.TemporaryFile(dir=folder if folder and folder.is_dir() else None) as file:
+        for positions, block in rows.blocks(_rows_at_once(rows)):
+            for position, row in zip(positions, widened(block), strict=True):
+                file.seek(int(position) * row.nbytes)
+                file.write(row.tobytes())
+        yield _FileRows(file, np.arange(len(rows)), rows.shape[1])
+
+
 def chunks(rows: Rows, wanted: Int) -> Iterator[tuple[Int, NDArray[Any]]]:
     """Yield ``(positions, block)`` of the wanted positions, as stored, in reading order."""
-    for first in range(0, len(wanted), _CHUNK):
-        part = wanted[first : first + _CHUNK]
-        for inside, block in rows.take(part).blocks(_CHUNK):
+    chunk = _rows_at_once(rows)
+    for first in range(0, len(wanted), chunk):
+        part = wanted[first : first + chunk]
+        for inside, block in rows.take(part).blocks(chunk):
             yield part[inside], block
+
+
+def _rows_at_once(rows: Rows) -> int:
+    """Return how many rows to read at once: few, or a megabyte of them."""
+    return max(_CHUNK, 2**20 // (4 * rows.shape[1]))
 
 
 def shuffled_batches(
@@ -140,41 +216,48 @@ def shuffled_batches(
     Chunks of neighbouring rows are read in random order into a buffer of `buffer_rows` rows;
     batches are drawn from it at random whenever it is full.
     """
-    chunk = max(_CHUNK // 2, min(4 * _CHUNK, buffer_rows // 2))
-    parts = [np.sort(wanted)[i : i + chunk] for i in range(0, len(wanted), chunk)]
+    wanted = np.sort(wanted)
+    chunk = max(
+        _CHUNK // 2, min(4 * _CHUNK, buffer_rows // 2), min(buffer_rows, len(wanted)) // _CHUNK
+    )
+    parts = [wanted[i : i + chunk] for i in range(0, len(wanted), chunk)]
     rng.shuffle(parts)
-    positions: list[Int] = []
-    blocks: list[NDArray[Any]] = []
+    size = min(buffer_rows + chunk, len(wanted))
+    waiting, positions, filled = None, np.empty(size, dtype=np.int64), 0
     for number, part in enumerate(parts):
         for inside, block in rows.take(part).blocks(chunk):
-            positions.append(part[inside])
-            blocks.append(block)
-        if sum(map(len, positions)) < buffer_rows and number + 1 < len(parts):
+            if waiting is None:
+                waiting = np.empty((size, block.shape[1]), block.dtype)
+            after = filled + len(block)
+            waiting[filled:after], positions[filled:after] = block, part[inside]
+            filled = after
+        if waiting is None or (filled < buffer_rows and number + 1 < len(parts)):
             continue
-        where = [(b, i) for b, block in enumerate(blocks) for i in range(len(block))]
-        rng.shuffle(where)
-        for first in range(0, len(where), batch):
-            picked = where[first : first + batch]
-            yield (
-                np.array([positions[b][i] for b, i in picked]),
-                widened(np.stack([blocks[b][i] for b, i in picked])).astype(np.float32),
-            )
-        positions, blocks = [], []
+        order = rng.permutation(filled)
+        for first in range(0, filled, batch):
+            picked = order[first : first + batch]
+            yield positions[picked], widened(waiting[picked]).astype(np.float32, copy=False)
+        filled = 0
 
 
 class StreamedLinear(StreamedHead):
-    """Logistic regression or a linear SVM (one against the rest), by mini-batches and Adam.
+    """Logistic regression or a linear SVM (one against the rest), past memory.
 
-    All penalties are trained side by side on the same batches.
+    Logistic regression of so few rows that their inner products fit is solved exactly, as
+    `LogisticHead` does in float32, on coordinates in the span of its own training rows. Else, by
+    mini-batches and Adam: all penalties and folds side by side on the same batches, where a row
+    that a fold holds out has no weight in that fold's columns.
 
     Parameters
     ----------
     loss : {"logistic", "squared_hinge"}
     C : float or sequence of float
         Inverse penalty for features of mean squared norm 1; of several the best is chosen.
+    cv : int
+        Folds in which it is chosen; only the first of many rows.
     epochs : int
     batch_size : int
-        Fewer rows if they would take more than a sixteenth of the memory.
+        Fewer of few rows, or if they would take more than a sixteenth of the memory.
     class_weight : dict or "balanced", optional
     max_memory : int, optional
         Bytes; an eighth of it is the shuffle buffer.
@@ -192,6 +275,7 @@ class StreamedLinear(StreamedHead):
         loss: str = "logistic",
         *,
         C: float | Sequence[float] = logreg.PENALTIES,
+        cv: int = 5,
         epochs: int = 10,
         batch_size: int = 128,
         class_weight: ClassWeight = None,
@@ -200,6 +284,7 @@ class StreamedLinear(StreamedHead):
     ) -> None:
         self.loss = loss
         self.C = C
+        self.cv = cv
         self.epochs = epochs
         self.batch_size = batch_size
         self.class_weight = class_weight
@@ -207,22 +292,18 @@ class StreamedLinear(StreamedHead):
         self.random_state = random_state
 
     def _fit(self, data: Labelled) -> Self:
-        mean, extent = moments(data)
         grid = np.atleast_1d(np.asarray(self.C, dtype=np.float64))
-        judged = [
-            self._train(data, part, mean, extent).judge(data, len(self.classes_))
-            for part in np.array_split(grid, self._passes(data, len(grid)))
-        ]
-        accuracy = np.concatenate([accuracy for accuracy, _ in judged])
-        scores = np.concatenate([scores for _, scores in judged], axis=2)
-        best = int(np.argmax(accuracy))
-        self.C_ = float(grid[best])
-        self.temperature_ = (
-            1.0
-            if self.loss == "logistic"
-            else temperature(data.codes[data.held], scores[..., best].astype(np.float64))
-        )
-        last = self._train(data.everything(), grid[[best]], mean, extent)
+        self.temperature_ = 1.0
+        if self.loss == "logistic" and self._fits_exactly(data, len(grid)):
+            return self._fit_exactly(data)
+        known = moments(data)
+        mean, extent = known.mean, known.extent
+        chosen = 0
+        if len(grid) > 1 or self.loss != "logistic":
+            chosen = self._choose(data, grid, known)
+        self.C_ = float(grid[chosen])
+        everything = np.ones((len(data.codes), 1), dtype=bool)
+        last = self._train(data, everything, grid[[chosen]], known)
         self.coef_ = (last.W[..., 0].T / extent).astype(np.float64)
         self.intercept_ = last.b[:, 0] - self.coef_ @ mean
         self.chosen_ = {"C": self.C_}
@@ -232,33 +313,95 @@ class StreamedLinear(StreamedHead):
         scores: Float = (X @ self.coef_.T.astype(np.float32)) + self.intercept_
         return scores / self.temperature_
 
-    def _passes(self, data: Labelled, penalties: int) -> int:
-        """Return in how many parts penalties are trained, so that weights take half the memory."""
+    def _fits_exactly(self, data: Labelled, penalties: int) -> bool:
+        """Return whether coordinates, and what their solver keeps, fit in three quarters."""
+        (n, d), memory = data.rows.shape, self.max_memory or available_memory()
+        columns = len(self.classes_) * penalties * self.cv
+        needed = compact_memory(n) + SOLVER_BYTES * n * columns
+        return n <= min(d, _MOST_EXACT) and 4 * needed <= 3 * memory
+
+    def _fit_exactly(self, data: Labelled) -> Self:
+        """Choose and fit on coordinates of the training rows."""
+        memory, k = self.max_memory or available_memory(), len(self.classes_)
+        space = CompactSpace(data.rows, memory)
+        head = logreg.LogisticHead(self.C, cv=self.cv, random_state=self.random_state)
+        used = np.ones(len(data.codes), dtype=bool)
+        head.fit_coordinates(
+            space.coordinates,
+            Training(space.coordinates, data.codes, data.weight, np.ones(k), data.groups, used),
+        )
+        coef, intercept = head.coef_, head.intercept_
+        if k == 2:  # one column there, two here
+            coef, intercept = (np.concatenate([-a, a]) / 2 for a in (coef, intercept))
+        self.coef_, self.intercept_ = space.back(coef), intercept
+        self.C_, self.chosen_ = head.C_, head.chosen_
+        return self
+
+    def _choose(self, data: Labelled, grid: Float, known: Moments) -> int:
+        """Return the number of the penalty with the highest mean accuracy on held-out rows."""
+        folds = data.folds(self.cv, self.random_state, enough=_ENOUGH)
+        trained = np.zeros((len(data.codes), len(folds)), dtype=bool)
+        fold_of = np.full(len(data.codes), -1)
+        for number, (train, test) in enumerate(folds):
+            trained[train, number], fold_of[test] = True, number
+        judged = np.flatnonzero(fold_of >= 0)
+        right = np.zeros((len(folds), len(grid)))
+        shape = (len(grid), len(judged), len(self.classes_))
+        kept = np.empty(shape if self.loss != "logistic" else (0, 0, 0), np.float32)
+        columns = [(f, c) for c in range(len(grid)) for f in range(len(folds))]
+        for part in np.array_split(columns, self._passes(data, len(columns))):
+            weights = self._train(data, trained[:, part[:, 0]], grid[part[:, 1]], known)
+            for positions, block in chunks(data.rows, judged):
+                scores = weights.scores(widened(block).astype(np.float32))
+                for p, (f, c) in enumerate(part):
+                    mine = fold_of[positions] == f
+                    seen = positions[mine]
+                    right[f, c] += (scores[mine, :, p].argmax(1) == data.codes[seen]).sum()
+                    if kept.size:
+                        kept[c, np.searchsorted(judged, seen)] = scores[mine, :, p]
+        chosen = best(right / np.bincount(fold_of[judged])[:, None])
+        if kept.size:
+            self.temperature_ = temperature(data.codes[judged], kept[chosen].astype(np.float64))
+        return chosen
+
+    def _passes(self, data: Labelled, columns: int) -> int:
+        """Return in how many parts columns are trained, so that weights take half the memory."""
         memory = self.max_memory or available_memory()
-        one = 20 * data.rows.shape[1] * len(self.classes_)  # weights, gradient, moments, scratch
+        one = _COLUMN_BYTES * data.rows.shape[1] * len(self.classes_)
         if one > memory:
             raise HeadError(
                 f"a linear head on {data.rows.shape[1]:,} features takes {one / 1e6:,.0f} MB to "
                 "train: use --pool avg, or a larger --max-memory"
             )
-        return -(-penalties // max(1, memory // (2 * one)))
+        return -(-columns // max(1, memory // (2 * one)))
 
-    def _train(self, data: Labelled, grid: Float, mean: Single, extent: float) -> _Weights:
-        """Return the weights of all penalties."""
+    def _train(
+        self,
+        data: Labelled,
+        trained: NDArray[np.bool_],
+        penalties: Float,
+        known: Moments,
+    ) -> _Weights:
+        """Return the weights of all columns, each of its own `trained` rows ``(n, P)``."""
         k, d = len(self.classes_), data.rows.shape[1]
-        weights = _Weights.zero(d, k, len(grid), mean, extent)
+        weights = _Weights.zero(d, k, len(penalties), known.mean, known.extent)
         rng = np.random.default_rng(self.random_state)
-        total, seen = self.epochs * len(data.chosen), 0
+        read = np.flatnonzero(trained.any(1))
+        total, seen = self.epochs * len(read), 0
         # A softmax of two columns, where others have one: half of C gives the same classifier.
         columns = 2 if k == 2 and self.loss == "logistic" else 1
-        share = columns / (grid * data.weight[data.chosen].sum())
-        mean_weight = data.weight[data.chosen].mean()
+        sums = data.weight @ trained
+        share = (columns / (penalties * sums)).astype(np.float32)
+        relative = len(read) / sums
+        # With a small C weights end near the first gradient over the penalty: steps of that size.
+        most = np.minimum(_STEP / np.sqrt(d), _NEAR * known.pull / share).astype(np.float32)
+        batch = min(self.batch_size, max(_SMALLEST, len(read) // _BATCHES))
         for _ in range(self.epochs):
-            for positions, X in self._batches(data, self.batch_size, rng):
-                weight = (data.weight[positions] / mean_weight / len(positions)).astype(np.float32)
+            for positions, X in self._batches(data.rows, read, batch, rng):
+                weight = data.weight[positions, None] * trained[positions] * relative
                 slope = _SLOPES[self.loss](weights.scores(X), data.codes[positions])
-                rate = _STEP / np.sqrt(d) * 0.5 * (1 + np.cos(np.pi * seen / total))
-                weights.step(X, slope * weight[:, None, None], share, rate)
+                slope *= (weight / len(positions)).astype(np.float32)[:, None]
+                weights.step(X, slope, share, most * 0.5 * (1 + np.cos(np.pi * seen / total)))
                 seen += len(positions)
         return weights
 
@@ -305,31 +448,24 @@ class _Weights:
         scores: Single = (X @ self.W.reshape(d, -1)).reshape(-1, k, P) + self.b
         return scores
 
-    def step(self, X: Single, slope: Single, penalty: Float, rate: float) -> None:
+    def step(self, X: Single, slope: Single, penalty: Single, rate: Float) -> None:
         """Take one step of Adam along the gradient."""
         self.steps += 1
-        gradient = (X.T @ slope.reshape(len(X), -1)).reshape(self.W.shape)
-        gradient += penalty.astype(np.float32) * self.W
-        rate *= np.sqrt(1 - 0.999**self.steps) / (1 - 0.9**self.steps)
-        _adam(self.W, gradient, self.moments[:2], rate)
+        rate = rate * np.sqrt(1 - 0.999**self.steps) / (1 - 0.9**self.steps)
+        flat, some = slope.reshape(len(X), -1), max(1, _STEPPED // slope[0].size)
+        for first in range(0, len(self.W), some):  # a part that stays in the caches
+            part = slice(first, first + some)
+            W = self.W[part]
+            gradient = (X[:, part].T @ flat).reshape(W.shape)
+            gradient += penalty * W
+            _adam(W, gradient, [moment[part] for moment in self.moments[:2]], rate)
         _adam(self.b, slope.sum(0), self.moments[2:], rate)
 
-    def judge(self, data: Labelled, n_classes: int) -> tuple[Float, Single]:
-        """Return the accuracy of every penalty on held-out rows, and their scores."""
-        result = np.empty((len(data.held), n_classes, self.W.shape[2]), np.float32)
-        place = {int(position): i for i, position in enumerate(data.held)}
-        for positions, block in chunks(data.rows, data.held):
-            result[[place[int(p)] for p in positions]] = self.scores(
-                widened(block).astype(np.float32, copy=False)
-            )
-        right = result.argmax(1) == data.codes[data.held, None]
-        return right.mean(0), result
 
-
-def _adam(value: Single, gradient: Single, moments: list[Single], rate: float) -> None:
+def _adam(value: Single, gradient: Single, moments: list[Single], rate: Float) -> None:
     """Move `value` in place, and Adam's two moments with it."""
     first, second = moments
-    scratch = gradient * np.float32(0.1)  # the only copy: weights are what memory goes to
+    scratch = gradient * np.float32(0.1)
     first *= np.float32(0.9)
     first += scratch
     np.multiply(gradient, gradient, out=scratch)
@@ -339,20 +475,42 @@ def _adam(value: Single, gradient: Single, moments: list[Single], rate: float) -
     np.sqrt(second, out=scratch)
     scratch += np.float32(1e-12)
     np.divide(first, scratch, out=scratch)
-    scratch *= np.float32(rate)
+    scratch *= rate.astype(np.float32)
     value -= scratch
 
 
-def moments(data: Labelled) -> tuple[Single, float]:
-    """Return the mean of the rows ``(d,)``, and the root of the mean squared norm."""
-    total = np.zeros(data.rows.shape[1])
+@dataclass(frozen=True)
+class Moments:
+    """What one pass over the rows tells of them.
+
+    Attributes
+    ----------
+    mean : ndarray of shape (d,), float32
+    extent : float
+        Root of the mean squared norm.
+    pull : float
+        Root of the mean square of the gradient of the mean loss in the weights, at zero weights, of
+        rows that are centred and divided by their extent.
+    """
+
+    mean: Single
+    extent: float
+    pull: float
+
+
+def moments(data: Labelled) -> Moments:
+    """Return the mean of the rows, their extent, and how strongly they pull weights from zero."""
+    sums = np.zeros((int(data.codes.max()) + 1, data.rows.shape[1]))
     squares = 0.0
-    for _, block in data.rows.blocks(_CHUNK):
-        wide = widened(block)
-        total += wide.sum(0, dtype=np.float64)
+    for positions, block in data.rows.blocks(_rows_at_once(data.rows)):
+        wide, codes = widened(block), data.codes[positions]
+        for code in np.unique(codes):
+            sums[code] += wide[codes == code].sum(0, dtype=np.float64)
         squares += float(np.einsum("ij,ij->", wide, wide, dtype=np.float64))
     n = data.rows.shape[0]
-    return (total / n).astype(np.float32), float(np.sqrt(squares / n)) or 1.0
+    mean, extent = sums.sum(0) / n, float(np.sqrt(squares / n)) or 1.0
+    sums -= np.bincount(data.codes)[:, None] * mean
+    return Moments(mean.astype(np.float32), extent, float(np.sqrt(np.mean(sums**2))) / n / extent)
 
 
 class StreamedRidge(StreamedHead):
@@ -384,31 +542,43 @@ class StreamedRidge(StreamedHead):
 
     def _fit(self, data: Labelled) -> Self:
         d = data.rows.shape[1]
-        if 40 * d * d > (self.max_memory or available_memory()):
+        memory = self.max_memory or available_memory()
+        if 40 * d * d > memory:
             raise HeadError(
                 f"ridge past memory needs the covariance of {d:,} features, "
                 f"{40 * d * d / 1e9:.1f} GB: use --pool avg, or a larger --max-memory"
             )
-        held = np.zeros(len(data.codes), dtype=bool)
-        held[data.held] = len(data.held) < len(data.codes)
-        sums = [_Sums.zero(d, len(self.classes_)) for _ in range(2)]
-        for positions, block in data.rows.blocks(1024):
-            for part, total in zip((~held, held), sums, strict=True):
-                mine = part[positions]
-                total.add(block[mine], data.codes[positions[mine]], data.weight[positions[mine]])
         penalties = sorted((float(a) for a in np.atleast_1d(self.alpha)), reverse=True)
-        candidates = sums[0].solve(penalties)
-        scores = np.empty((len(penalties), len(data.held), len(self.classes_)))
-        place = np.empty(len(data.codes), dtype=np.int64)
-        place[data.held] = np.arange(len(data.held))
-        for positions, block in chunks(data.rows, data.held):
-            for number, (W, b) in enumerate(candidates):
-                scores[number, place[positions]] = widened(block) @ W + b
-        accuracy = (scores.argmax(2) == data.codes[data.held]).mean(1)
-        best = int(np.argmax(accuracy))
-        self.alpha_ = penalties[best]
-        self.temperature_ = temperature(data.codes[data.held], scores[best])
-        W, b = (sums[0] + sums[1]).solve([self.alpha_])[0]
+        # Sums of each fold, and of the rest; a fold is trained on the sums of all others.
+        room = max(1, memory // (8 * d * d) - 6)  # beside the sums of all, and what solving takes
+        folds = data.folds(_FOLDS, self.random_state, enough=_ENOUGH)[:room]
+        part_of = np.full(len(data.codes), len(folds))
+        for number, (_, test) in enumerate(folds):
+            part_of[test] = number
+        judged = np.flatnonzero(part_of < len(folds))
+        sums = [_Sums.zero(d, len(self.classes_)) for _ in range(len(folds) + 1)]
+        for positions, block in data.rows.blocks(_rows_at_once(data.rows)):
+            for number, total in enumerate(sums):
+                mine = part_of[positions] == number
+                if mine.any():
+                    at = positions[mine]
+                    total.add(block[mine], data.codes[at], data.weight[at])
+        everything = reduce(_Sums.__add__, sums)
+        apart = len(judged) < len(data.codes) or len(folds) > 1
+        candidates = [
+            (everything - total if apart else everything).solve(penalties) for total in sums[:-1]
+        ]
+        scores = np.empty((len(penalties), len(judged), len(self.classes_)))
+        for positions, block in chunks(data.rows, judged):
+            X, place = widened(block), np.searchsorted(judged, positions)
+            for number, solutions in enumerate(candidates):
+                mine = part_of[positions] == number
+                for p, (W, b) in enumerate(solutions):
+                    scores[p, place[mine]] = X[mine] @ W + b
+        chosen = int(np.argmax((scores.argmax(2) == data.codes[judged]).mean(1)))
+        self.alpha_ = penalties[chosen]
+        self.temperature_ = temperature(data.codes[judged], scores[chosen])
+        W, b = everything.solve([self.alpha_])[0]
         self.coef_, self.intercept_ = W.T, b
         self.chosen_ = {"alpha": self.alpha_}
         return self
@@ -447,6 +617,11 @@ class _Sums:
         """Return the sums over the rows of both."""
         mine, theirs = vars(self), vars(other)
         return _Sums(**{name: mine[name] + theirs[name] for name in mine})
+
+    def __sub__(self, other: _Sums) -> _Sums:
+        """Return the sums without the rows of the other."""
+        mine, theirs = vars(self), vars(other)
+        return _Sums(**{name: mine[name] - theirs[name] for name in mine})
 
     def solve(self, penalties: list[float]) -> list[tuple[Float, Float]]:
         """Return weights ``(d, k)`` and intercepts ``(k,)`` for each penalty."""
@@ -512,15 +687,16 @@ class StreamedDense(StreamedHead):
         self.prepare()
         from headstart.heads.stack import Network, Schedule, train_on_batches
 
-        self.unit_ = moments(data)[1] / float(np.sqrt(d))
+        chosen, held_out = data.folds(10, self.random_state)[0]
+        self.unit_ = moments(data).extent / float(np.sqrt(d))
         rng = np.random.default_rng(self.random_state)
 
         def batches() -> Iterator[tuple[NDArray[Any], Int, Float]]:
-            for positions, X in self._batches(data, self.batch_size, rng):
+            for positions, X in self._batches(data.rows, chosen, self.batch_size, rng):
                 yield X / np.float32(self.unit_), data.codes[positions], data.weight[positions]
 
         def held() -> Iterator[tuple[NDArray[Any], Int, Float]]:
-            for positions, block in chunks(data.rows, data.held):
+            for positions, block in chunks(data.rows, held_out):
                 X = widened(block).astype(np.float32) / np.float32(self.unit_)
                 yield X, data.codes[positions], data.weight[positions]
 

@@ -13,6 +13,7 @@ from sklearn.linear_model import RidgeClassifier
 from headstart.errors import HeadError
 from headstart.heads import compare
 from headstart.heads.gram import ArrayRows
+from headstart.heads.logreg import LogisticHead
 from headstart.heads.rows import FeatureRows
 from headstart.heads.stream import StreamedDense, StreamedLinear, StreamedRidge, shuffled_batches
 
@@ -84,6 +85,42 @@ def test_dense_reads_batches(draw: Draw) -> None:
     assert head.score(X[200:], label[200:]) > 0.5
     with pytest.raises(HeadError, match="larger --max-memory"):
         StreamedDense(max_memory=100_000).fit(X, label)
+
+
+def test_logistic_regression_of_few_rows_is_exact(draw: Draw) -> None:
+    """Where inner products fit, the head past memory is the one in memory, its penalty too."""
+    features, label = draw(150, signal=0.2)
+    X = features.reshape(150, -1).astype(np.float32)
+    X /= np.sqrt((X**2).sum(1).mean())
+    for classes in (3, 2):
+        mine = label < classes
+        head = StreamedLinear(max_memory=4_000_000).fit(X[mine], label[mine])
+        exact = LogisticHead().fit(X[mine], label[mine])
+        assert head.C_ == exact.C_
+        assert np.allclose(head.predict_proba(X), exact.predict_proba(X), atol=5e-3)
+
+
+@pytest.mark.parametrize("C", [0.01, 0.1, 1.0])
+def test_mini_batches_end_near_the_minimum(draw: Draw, C: float) -> None:
+    """With any penalty mini-batches give nearly the exact weights: steps suit their size."""
+    features, label = draw(600, signal=0.2)
+    X = features.reshape(600, -1).astype(np.float32)
+    X /= np.sqrt((X**2).sum(1).mean())
+    head = StreamedLinear(C=C, max_memory=1_000_000).fit(X, label)
+    exact = LogisticHead(C=C).fit(X, label)
+    ours, theirs = head.decision_function(X), exact.decision_function(X)
+    assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.95
+    assert 0.8 < np.linalg.norm(head.coef_) / np.linalg.norm(exact.coef_) < 1.25
+
+
+def test_pooled_rows_are_pooled_once(make_store: MakeStore, draw: Draw) -> None:
+    """Maps are read once a fit where heads see them pooled; the head is the same."""
+    features, label = draw(200, shape=(4, 4, 6), signal=0.3)
+    rows = FeatureRows(make_store(features, label), None, np.arange(200), "avg")
+    head = StreamedLinear(max_memory=60_000)
+    pooled = head.fit_rows(rows, label).coef_
+    assert rows.pooled_when_read
+    assert np.allclose(pooled, head.fit(rows.load(), label).coef_)
 
 
 def test_compare_says_which_way_it_took(make_store: MakeStore, draw: Draw) -> None:
