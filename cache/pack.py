@@ -103,11 +103,9 @@ def _copy(store: Store, index: LayerIndex, file: h5py.File) -> Iterator[int]:
     name, dtype, rows = index.spec.name, np.dtype(index.spec.dtype), len(store)
     step = _hdf5.chunk_rows(index.shape, dtype)
     block = step * max(1, 256 // step)
-    dataset = file.create_dataset(
-        name, (rows, *index.shape), dtype, chunks=(min(step, rows), *index.shape), **_hdf5.FILTERS
-    )
+    dataset = _hdf5.create_features(file, name, (rows, *index.shape), dtype, packed=True)
     dataset.attrs["spec"] = index.spec.to_json()
     for first in range(0, rows, block):
         wanted = np.arange(first, min(first + block, rows))
-        dataset[first : first + len(wanted)] = store.features(name, rows=wanted, dtype=dtype)
+        _hdf5.write_rows(dataset, first, store.features(name, rows=wanted, dtype=dtype))
         yield first + len(wanted)

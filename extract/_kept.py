@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -45,5 +46,11 @@ def ready(weights: WeightsFile, *, batch_size: int, **options: Any) -> Iterator[
 
 
 def forget() -> None:
-    """Let go of what is kept."""
-    _kept.clear()
+    """Let go of what is kept, and of its memory.
+
+    A program of TensorFlow is in cycles, which Python finds when it likes: until then another base
+    would take a further half gigabyte, and seconds to get it from the system.
+    """
+    if _kept:
+        _kept.clear()
+        gc.collect()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,6 +10,7 @@ import numpy as np
 import openvino
 from openvino import opset13 as ops
 
+from headstart._hardware import cores
 from headstart.extract._graph import (
     INPUT,
     Channels,
@@ -17,6 +18,7 @@ from headstart.extract._graph import (
     Conv,
     Norm,
     Operation,
+    Pair,
     Pool,
     Relu,
 )
@@ -43,15 +45,15 @@ class OpenVINOEngine:
     """
 
     def __init__(self, program: Program) -> None:
-        cores, size = _cores(), program.batch_size
+        threads, size = cores(), program.batch_size  # by itself OpenVINO leaves some idle
         parts = max(
-            n for n in range(1, cores + 1) if n == 1 or (size % n == 0 and size // n >= _PART)
+            n for n in range(1, threads + 1) if n == 1 or (size % n == 0 and size // n >= _PART)
         )
         self._program = program
         self._rows = size // parts
         settings = {
             "INFERENCE_PRECISION_HINT": _HINT[program.precision],
-            "INFERENCE_NUM_THREADS": cores,
+            "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": parts,
             "ENABLE_CPU_PINNING": False,
         }
@@ -70,13 +72,6 @@ class OpenVINOEngine:
             name: np.concatenate([request.get_output_tensor(i).data for request in self._requests])
             for i, name in enumerate(self._program.graph.outputs)
         }
-
-
-def _cores() -> int:
-    """Count the cores this process may use; by itself OpenVINO leaves some idle."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _model(program: Program) -> Any:
@@ -134,12 +129,22 @@ def _output(x: Any, program: Program) -> Any:
     OpenVINO computes what lies between an output and the convolutions before it in float32,
     whatever is asked for. A layer would then have other values as an output than on the way to a
     later one, and so would the later one. A depthwise convolution by one ends that zone; it takes
-    no time that can be measured.
+    no time that can be measured. By ones over the whole map it is also the sum of an average, and
+    takes no longer. The count is divided by behind the squeeze: before it, it would be multiplied
+    into the ones, and rounded.
     """
-    if program.precision != "float32":
-        ones = np.ones((x.get_output_partial_shape(0)[1].get_length(), 1, 1, 1, 1))
-        x = ops.group_convolution(x, _constant(ones), [1, 1], [0, 0], [0, 0], [1, 1], "valid")
-    return _pooled(x, program.pool)
+    if program.precision == "float32":
+        return _pooled(x, program.pool)
+    if program.pool != "avg":
+        return _pooled(_summed(x, (1, 1)), program.pool)
+    window = _extent(x)
+    return ops.multiply(_vectors(_summed(x, window)), _constant(1 / math.prod(window)))
+
+
+def _summed(x: Any, window: Pair) -> Any:
+    """Sum each channel over a window; numbers of bfloat16, sums of float32."""
+    ones = np.ones((x.get_output_partial_shape(0)[1].get_length(), 1, 1, *window))
+    return ops.group_convolution(x, _constant(ones), [1, 1], [0, 0], [0, 0], [1, 1], "valid")
 
 
 def _pooled(x: Any, pool: str) -> Any:
@@ -149,10 +154,17 @@ def _pooled(x: Any, pool: str) -> Any:
     """
     if pool == "none":
         return ops.transpose(x, _constant([0, 2, 3, 1], np.int64))
-    _, _, height, width = (extent.get_length() for extent in x.get_output_partial_shape(0))
     kind: Literal["max", "avg"] = "max" if pool == "max" else "avg"
-    whole = _pool(Pool(kind, (height, width), (1, 1), "valid"), x)
-    return ops.squeeze(whole, _constant([2, 3], np.int64))
+    return _vectors(_pool(Pool(kind, _extent(x), (1, 1), "valid"), x))
+
+
+def _extent(x: Any) -> Pair:
+    _, _, height, width = x.get_output_partial_shape(0)
+    return height.get_length(), width.get_length()
+
+
+def _vectors(x: Any) -> Any:
+    return ops.squeeze(x, _constant([2, 3], np.int64))
 
 
 def _channels(array: NDArray[np.floating]) -> Any:

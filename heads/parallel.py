@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -10,6 +9,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from threadpoolctl import ThreadpoolController
+
+from headstart._hardware import cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -25,27 +26,6 @@ _inside = threading.local()
 def _mark() -> None:
     """Remember that this is one of our threads."""
     _inside.thread = True
-
-
-_shares: list[int] = []
-
-
-def keep_to(count: int) -> None:
-    """Let this process use no more than so many cores from now on."""
-    _shares.append(count)
-
-
-def cores() -> int:
-    """Return the number of cores this process may use."""
-    return min(_available(), *_shares) if _shares else _available()
-
-
-@cache
-def _available() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on this system
-        return os.cpu_count() or 1
 
 
 @cache

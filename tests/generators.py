@@ -72,6 +72,6 @@ def dies_once(mark: str) -> Iterator[int]:
 
 def cores() -> Iterator[int]:
     """Yield how many cores heads train on."""
-    from headstart.heads import parallel
+    from headstart import _hardware
 
-    yield parallel.cores()
+    yield _hardware.cores()

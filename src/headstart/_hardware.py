@@ -11,6 +11,25 @@ from pathlib import Path
 
 _FLAGS = Path("/proc/cpuinfo")
 _BFLOAT16_FROM = 8.0  # compute capability: Ampere
+_shares: list[int] = []
+
+
+def keep_to(count: int) -> None:
+    """Let this process use no more than so many cores from now on."""
+    _shares.append(count)
+
+
+def cores() -> int:
+    """Return the number of cores this process may use."""
+    return min(_available(), *_shares) if _shares else _available()
+
+
+@cache
+def _available() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on this system
+        return os.cpu_count() or 1
 
 
 def native_bfloat16() -> bool:
@@ -31,9 +50,8 @@ def gpu_capability() -> float | None:
 @cache
 def machine() -> str:
     """Return what this process runs on, in words: cores, processor, GPU."""
-    known = hasattr(os, "sched_getaffinity")  # not on every system
-    cores = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
-    words = f"{cores} core{'' if cores == 1 else 's'} of {_processor()}"
+    count = _available()
+    words = f"{count} core{'' if count == 1 else 's'} of {_processor()}"
     gpu = _first_gpu("name")
     return f"{words}, {gpu}" if gpu else f"{words}, no GPU"
 

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from headstart._child import in_child, told
+from headstart._hardware import keep_to
 from headstart.errors import HeadError, HeadstartError
-from headstart.heads.parallel import keep_to
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -8,10 +8,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
-from headstart.cache import Filling, LeftOut, Spec, Store, verify
+from headstart.cache import Filling, LeftOut, Spec, Store, _hdf5, verify
 from headstart.errors import CorruptStoreError, SpecMismatchError, StoreError
 from stores import SPEC, fill, make_store, picture_id, rows_of, values, with_views
 
@@ -23,6 +24,33 @@ def test_second_filling_misses_nothing(tmp_path: Path) -> None:
     wanted = rows_of(["b", "new", "a"]).ids()
     assert filling.missing("mixed7", wanted) == [(picture_id("new"), 0)]
     assert filling.missing("mixed5", wanted) == wanted
+
+
+def test_a_store_packed_with_lzf_gains_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stores of before are read, go on, and need no row computed again."""
+
+    def lzf(file: h5py.File, name: str, features: np.ndarray) -> None:
+        chunks = (1, *features.shape[1:])
+        file.create_dataset(name, data=features, chunks=chunks, compression="lzf", fletcher32=True)
+
+    names = list("abcdef")
+    with monkeypatch.context() as before:
+        before.setattr(_hdf5, "write_features", lzf)
+        fill(tmp_path / "store", rows_of(names[:3]))
+    fill(tmp_path / "store", rows_of(names))
+    filters = set()
+    for path in (tmp_path / "store" / "shards").iterdir():
+        with h5py.File(path) as file:
+            filters.add(file["features"].compression)
+    assert filters == {"lzf", "gzip"}
+    expected = np.stack([values(row) for row in rows_of(names).ids()])
+    store = Store.open(tmp_path / "store")
+    np.testing.assert_array_equal(store.features(dtype="float16"), expected)
+    with h5py.File(tmp_path / "store" / "features.h5") as file:
+        np.testing.assert_array_equal(file["mixed7"][:], expected)
+    assert verify(tmp_path / "store").sound
 
 
 def test_missing_names_each_row_once(tmp_path: Path) -> None:

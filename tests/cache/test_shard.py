@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from pathlib import Path
 
@@ -52,9 +53,10 @@ def test_shard_is_named_by_its_content(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted({first.file, other.file})
 
 
-def test_h5py_alone_notices_a_damaged_row(tmp_path: Path) -> None:
-    """Each chunk carries HDF5's own checksum, for readers that do not know the seal."""
-    features = np.random.default_rng(0).normal(size=(2, 64, 64)).astype(np.float16)
+@pytest.mark.parametrize("shape", [(2, 64, 64), (2, 64)], ids=["packed", "not packed"])
+def test_h5py_alone_notices_a_damaged_row(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    """Each chunk carries a checksum, for readers that do not know the seal."""
+    features = np.random.default_rng(0).normal(size=shape).astype(np.float16)
     path = tmp_path / write_shard(tmp_path, SPEC, IDS, VIEW, features, run={}).file
     with h5py.File(path) as file:
         offset = file["features"].id.get_chunk_info(0).byte_offset
@@ -85,3 +87,37 @@ def test_the_same_content_gives_the_same_file_at_any_time() -> None:
     first = _hdf5.build(fill)
     time.sleep(1.1)  # HDF5 counts whole seconds
     assert _hdf5.build(fill) == first
+
+
+@pytest.mark.parametrize(
+    ("shape", "zeros", "filters"),
+    [
+        ((5, 4, 4, 64), 0.0, ["deflate"]),
+        ((5, 4, 4, 64), 0.9, ["deflate"]),
+        ((5, 64), 0.9, ["deflate"]),
+        ((5, 64), 0.1, ["fletcher32"]),
+    ],
+    ids=["map", "map of zeros", "vectors of zeros", "vectors"],
+)
+def test_what_is_packed(shape: tuple[int, ...], zeros: float, filters: list[str]) -> None:
+    """Maps, and vectors that are mostly zeros; any HDF5 unpacks them, the last chunk too."""
+    draw = np.random.default_rng(0)
+    features = (draw.normal(size=shape) * (draw.random(shape) >= zeros)).astype(np.float16)
+    data = _hdf5.build(lambda file: _hdf5.write_features(file, "features", features))
+    with h5py.File(io.BytesIO(data)) as file:
+        dataset = file["features"]
+        properties = dataset.id.get_create_plist()
+        names = [properties.get_filter(i)[3].decode() for i in range(properties.get_nfilters())]
+        assert names == filters
+        np.testing.assert_array_equal(dataset[:], features)
+
+
+@pytest.mark.parametrize("rows", [1, 31, 32, 33, 100])
+def test_rows_that_share_chunks_are_all_there(rows: int) -> None:
+    """Also where the last chunk is not full."""
+    features = np.zeros((rows, 2, 2, 256), np.float16)
+    features[:, 0, 0, 0] = np.arange(rows)
+    data = _hdf5.build(lambda file: _hdf5.write_features(file, "features", features))
+    with h5py.File(io.BytesIO(data)) as file:
+        assert file["features"].chunks[0] == min(rows, 32)
+        np.testing.assert_array_equal(file["features"][:], features)

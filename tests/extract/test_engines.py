@@ -272,6 +272,17 @@ def test_openvino_computes_what_keras_computes(bases: dict[str, Any]) -> None:
         assert abs(found[layer] - array).max() <= 1e-4 * abs(array).max()
 
 
+def test_openvino_keeps_to_the_share_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a task of a cluster has one, whatever the machine has."""
+    pytest.importorskip("openvino")
+    monkeypatch.setattr(_hardware, "_shares", [1])
+    base = load_base(RANDOM, size=75, layers=["mixed0"], batch_size=16, engine="openvino")
+    base(_noise(1))
+    engine: Any = base._engine
+    (request,) = engine._requests
+    assert request.get_compiled_model().get_property("INFERENCE_NUM_THREADS") == 1
+
+
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("pool", ["avg", "max"])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -61,6 +63,20 @@ def test_another_base_takes_its_place(weights: str, changed: dict[str, Any]) -> 
         assert other[0].digest == fakes.FakeBase(fakes.fake_find_weights(weights), **OPTIONS).digest
     with _kept.ready(RANDOM, **OPTIONS) as again:
         assert again is not first
+
+
+def test_a_base_that_is_replaced_gives_its_memory_back() -> None:
+    """At once, also where it refers to itself, as TensorFlow's programs do."""
+    gc.disable()
+    try:
+        with _kept.ready(RANDOM, **OPTIONS) as bases:
+            bases[0].itself = bases  # type: ignore[attr-defined]
+            gone = weakref.ref(bases[0])
+        del bases
+        with _kept.ready(RANDOM, **OPTIONS | {"pool": "avg"}):
+            assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_a_run_has_its_base_to_itself() -> None:

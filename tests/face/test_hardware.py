@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 @pytest.fixture(autouse=True)
 def _asked_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no test see what another one found."""
-    monkeypatch.setattr(_hardware, "machine", _hardware.machine.__wrapped__)
+    for name in ("machine", "_available"):
+        monkeypatch.setattr(_hardware, name, getattr(_hardware, name).__wrapped__)
 
 
 def test_cores_processor_and_gpu_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

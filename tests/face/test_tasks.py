@@ -12,12 +12,13 @@ import pytest
 from reliability import hook
 
 import fakes
+from headstart import _hardware
 from headstart import bench as module
 from headstart._tasks import Here, Task, There, runner
 from headstart.bench import bench
 from headstart.errors import ClusterError, HeadError, HeadstartError
 from headstart.extract import Settings, cluster
-from headstart.heads import modes, parallel
+from headstart.heads import modes
 from headstart.heads.modes import Record
 
 SETTINGS = Settings(size=75, weights="random")
@@ -108,8 +109,8 @@ class TestOnRay:
 
 def test_a_task_there_keeps_to_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
     """Heads train on as many cores as its share has, whatever the machine has."""
-    monkeypatch.setattr(parallel, "_available", lambda: 8)
-    monkeypatch.setattr(parallel, "_shares", [])
+    monkeypatch.setattr(_hardware, "_available", lambda: 8)
+    monkeypatch.setattr(_hardware, "_shares", [])
 
     class Room:
         cpus, gpus, slots = 2, 0, 4
@@ -118,7 +119,7 @@ def test_a_task_there_keeps_to_its_share(monkeypatch: pytest.MonkeyPatch) -> Non
             for number, (function, arguments) in enumerate(calls):
                 yield number, function(*arguments)
 
-    assert parallel.cores() == 8
+    assert _hardware.cores() == 8
     there = There(cast("cluster.Cluster", Room()))
     assert [value for _, value in there.run([Task(generators.cores, ())])] == [2, None]
     assert there.where == "tasks of Ray, up to 4 side by side, each with 2 processor cores"
