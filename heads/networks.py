@@ -10,6 +10,10 @@ import keras
 import numpy as np
 from keras import layers
 
+from headstart.extract._keras_engine import gpus
+from headstart.heads.adam import FusedAdam
+from headstart.heads.products import with_products
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -93,7 +97,8 @@ def tail(base: Any, cut: str, classes: int, *, train_bn: bool = False) -> Any:
     """Return the network above a cut: activations there to class probabilities.
 
     The layers above the cut keep their pretrained weights and are trained; those below are no
-    part of it. Above the last layer there is the classifier only.
+    part of it. Above the last layer there is the classifier only. On TensorFlow without a GPU,
+    convolutions of small maps are run as products of matrices.
 
     Parameters
     ----------
@@ -111,6 +116,8 @@ def tail(base: Any, cut: str, classes: int, *, train_bn: bool = False) -> Any:
         return keras.Model(maps, _classifier(maps, classes))
     body = keras.Model(start, base.output)
     _release(body, train_bn=train_bn)
+    if _products_are_faster():
+        body = with_products(body)
     return keras.Model(maps, _classifier(body(maps), classes))
 
 
@@ -201,11 +208,11 @@ def train(model: Any, X: Examples, codes: Int, *, rows: Int, held: Int, recipe: 
 
 
 def compile_for_training(model: Any, learning_rate: float) -> None:
-    """Compile with Adam and the cross-entropy; XLA is slower at convolutions on CPUs."""
+    """Compile with Adam, in one pass, and the cross-entropy; on CPUs XLA is slower."""
     model.compile(
-        optimizer=keras.optimizers.Adam(learning_rate),
+        optimizer=FusedAdam(learning_rate),
         loss="sparse_categorical_crossentropy",
-        jit_compile=bool(keras.distribution.list_devices("gpu")),
+        jit_compile=bool(gpus()),
     )
 
 
@@ -255,6 +262,11 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
 def ready(rows: NDArray[Any]) -> NDArray[Any]:
     """Return rows in the dtype a network takes: uint8 pixels stay, float16 becomes float32."""
     return rows if rows.dtype == np.uint8 else rows.astype(np.float32)
+
+
+def _products_are_faster() -> bool:
+    """Return whether convolutions are TensorFlow's on CPU cores; JAX's are faster than products."""
+    return keras.backend.backend() == "tensorflow" and not gpus()
 
 
 def _classifier(maps: Any, classes: int) -> Any:

@@ -17,6 +17,7 @@ import numpy as np
 from keras import ops
 
 from headstart._hardware import native_bfloat16
+from headstart.heads.adam import FusedAdam
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -125,36 +126,6 @@ def train(
 def _compiled() -> bool:
     """Return whether to compile by XLA; TensorFlow's on CPU cores took three times as long."""
     return keras.backend.backend() == "jax" or bool(keras.distribution.list_devices("gpu"))
-
-
-class FusedAdam(keras.optimizers.Adam):  # type: ignore[misc]
-    """Adam in one pass over memory: TensorFlow's own kernel, where Keras' steps are ten passes.
-
-    Other backends compile Keras' steps into one.
-    """
-
-    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Move a variable and its two moments."""
-        if keras.backend.backend() != "tensorflow":
-            super().update_step(gradient, variable, learning_rate)
-            return
-        from tensorflow import raw_ops
-
-        number = self._get_variable_index(variable)
-        count = ops.cast(self.iterations + 1, variable.dtype)
-        beta1, beta2 = (ops.cast(b, variable.dtype) for b in (self.beta_1, self.beta_2))
-        raw_ops.ResourceApplyAdam(
-            var=variable.handle,
-            m=self._momentums[number].value.handle,
-            v=self._velocities[number].value.handle,
-            beta1_power=ops.power(beta1, count),
-            beta2_power=ops.power(beta2, count),
-            lr=ops.cast(learning_rate, variable.dtype),
-            beta1=beta1,
-            beta2=beta2,
-            epsilon=ops.cast(self.epsilon, variable.dtype),
-            grad=gradient,
-        )
 
 
 class Stack(keras.Model):  # type: ignore[misc]
