@@ -30,9 +30,9 @@ _MEMORY = 10.0  # about as many seconds back counts what was waited for
 class Bases:
     """Bases, each on a device of its own, that take their batches from one line.
 
-    Whichever is free takes the next batch. Results are taken in the order in which batches were
-    put, so that no base's luck decides which row a picture becomes. A batch more than there are
-    bases may be under way, so that none has to wait for its next one.
+    Whichever is free takes the next batch, and as many at once as it says. Results are taken in the
+    order in which batches were put, so that no base's luck decides which row a picture becomes. A
+    batch more than they take at once may be under way, so that none has to wait for its next one.
 
     Parameters
     ----------
@@ -45,9 +45,10 @@ class Bases:
     def __init__(self, bases: Sequence[Base], waits: Waits) -> None:
         self._bases, self._waits = tuple(bases), waits
         self._free: queue.SimpleQueue[Base] = queue.SimpleQueue()
-        for base in bases:
+        self._places = [base for base in bases for _ in range(base.at_once)]
+        for base in self._places:
             self._free.put(base)
-        self._pool = concurrent.futures.ThreadPoolExecutor(len(bases), "base")
+        self._pool = concurrent.futures.ThreadPoolExecutor(len(self._places), "base")
         self._line: collections.deque[
             tuple[list[RowId], concurrent.futures.Future[dict[str, NDArray[np.float32]]]]
         ] = collections.deque()
@@ -65,7 +66,7 @@ class Bases:
         for batch in self._batches(pictures):
             rows, pixels = [row for row, _ in batch], [pixels for _, pixels in batch]
             self._line.append((rows, self._pool.submit(self._run, pixels)))
-            if len(self._line) > len(self._bases):
+            if len(self._line) > len(self._places):
                 yield self._take()
         while self._line:
             yield self._take()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import math
+import threading
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headstart._hardware import gpu_capability
+from headstart._hardware import cores, gpu_capability
 from headstart._keras import import_keras
 from headstart.errors import HeadstartError
 from headstart.extract._arrays import Arrays, read_arrays
@@ -59,7 +60,8 @@ class Base:
 
     Every batch that reaches the device holds `batch_size` pictures, the last ones padded, so that
     one program is compiled and a picture's features do not depend on its company. When the device
-    runs out of memory, `batch_size` is halved and the batch tried again.
+    runs out of memory, `batch_size` is halved and the batch tried again. As many threads may call
+    it as `at_once` says.
 
     Attributes
     ----------
@@ -82,6 +84,17 @@ class Base:
         self.shapes = shapes
         self._program = program
         self._engine: Engine | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def at_once(self) -> int:
+        """The number of batches it is best given side by side, each by a thread.
+
+        On processors TensorFlow's threads wait for each other once a layer: a second batch has work
+        for those that wait. OpenVINO splits one batch instead.
+        """
+        processors = self.engine == "keras" and gpu_capability() is None
+        return min(2, cores()) if processors else 1
 
     @property
     def precision(self) -> str:
@@ -126,39 +139,52 @@ class Base:
         parts: list[dict[str, NDArray[np.float32]]] = []
         done = 0
         while done < len(pixels):
-            batch = pixels[done : done + self.batch_size]
+            program = self._program
             try:
-                parts.append(self._batch(batch))
+                program, engine = self._started()
+                batch = pixels[done : done + program.batch_size]
+                parts.append(_run(engine, program, batch))
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-                self._shrink(error)
+                self._shrink(program, error)
             else:
                 done += len(batch)
         if len(parts) == 1:
             return parts[0]
         return {layer: np.concatenate([part[layer] for part in parts]) for layer in self.layers}
 
-    def _batch(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        """Run up to `batch_size` pictures, padded to as many."""
-        count = len(pixels)
-        if count < self.batch_size:
-            padding = np.zeros((self.batch_size - count, *pixels.shape[1:]), np.uint8)
-            pixels = np.concatenate([pixels, padding])
-        if self._engine is None:
-            self._engine = start_engine(self.engine, self._program)
-        return {layer: array[:count] for layer, array in self._engine(pixels).items()}
+    def _started(self) -> tuple[Program, Engine]:
+        """Return the program and its engine, started by whoever needs it first."""
+        with self._lock:
+            if self._engine is None:
+                self._engine = start_engine(self.engine, self._program)
+            return self._program, self._engine
 
-    def _shrink(self, error: Exception) -> None:
-        """Halve the batch, for lack of memory."""
-        if self.batch_size == 1:
-            size = self._program.size
-            raise HeadstartError(
-                f"Not even one picture of {size}x{size} pixels fits into memory. Free some, or "
-                "take a smaller --size or an earlier --layer."
-            ) from error
-        self._engine = None  # frees what it holds before the next one is made
-        self._program = replace(self._program, batch_size=self.batch_size // 2)
+    def _shrink(self, program: Program, error: Exception) -> None:
+        """Halve the batch, for lack of memory, unless another thread has done so meanwhile."""
+        with self._lock:
+            if program is not self._program:
+                return
+            if program.batch_size == 1:
+                size = program.size
+                raise HeadstartError(
+                    f"Not even one picture of {size}x{size} pixels fits into memory. Free some, or "
+                    "take a smaller --size or an earlier --layer."
+                ) from error
+            self._engine = None  # frees what it holds before the next one is made
+            self._program = replace(program, batch_size=program.batch_size // 2)
+
+
+def _run(
+    engine: Engine, program: Program, pixels: NDArray[np.uint8]
+) -> dict[str, NDArray[np.float32]]:
+    """Run up to `batch_size` pictures, padded to as many."""
+    count = len(pixels)
+    if count < program.batch_size:
+        padding = np.zeros((program.batch_size - count, *pixels.shape[1:]), np.uint8)
+        pixels = np.concatenate([pixels, padding])
+    return {layer: array[:count] for layer, array in engine(pixels).items()}
 
 
 def load_base(

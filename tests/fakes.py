@@ -48,6 +48,7 @@ class FakeBase:
         self.engine = str(options.get("engine", "auto")).replace("auto", "keras")
         self.precision = str(options.get("precision", "auto")).replace("auto", "float32")
         self.shapes = {name: self._shape(name) for name in self.layers}
+        self.at_once = 1
         self.delay = 0.0
         self.calls = 0
 

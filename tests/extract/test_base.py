@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import h5py
@@ -89,6 +91,17 @@ def test_a_picture_s_features_do_not_depend_on_its_company(precision: str) -> No
             np.testing.assert_array_equal(together[layer][place], alone[layer][0])
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_batches_side_by_side_have_the_same_features(precision: str) -> None:
+    """Bit for bit: as many at once as the base says, or one after another."""
+    base = load_base(RANDOM, size=75, layers=["mixed7"], batch_size=4, precision=precision)
+    batches = [_pictures(4, 75)[::step] for step in (1, -1)] * 4
+    one_by_one = [base(batch)["mixed7"] for batch in batches]
+    with ThreadPoolExecutor(max(2, base.at_once)) as pool:
+        for found, alone in zip(pool.map(base, batches), one_by_one, strict=True):
+            np.testing.assert_array_equal(found["mixed7"], alone)
+
+
 def test_a_short_batch_is_padded_and_cut_back(small: Base) -> None:
     """Callers see as many rows as they gave."""
     assert small(_pictures(3, 75))["mixed7"].shape == (3, *small.shapes["mixed7"])
@@ -170,6 +183,30 @@ def test_a_batch_too_large_for_memory_is_halved(monkeypatch: pytest.MonkeyPatch)
     found = base(pixels)["mixed0"]
     np.testing.assert_array_equal(found, pixels.mean(axis=(1, 2, 3), dtype=np.float32))
     assert base.batch_size == 2
+
+
+def test_threads_that_run_out_of_memory_together_halve_the_batch_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each tries again with the half, which fits."""
+    together = threading.Barrier(2)
+
+    class Device(_SmallDevice):
+        def __call__(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+            if len(pixels) > 3:
+                together.wait()
+            return super().__call__(pixels)
+
+    monkeypatch.setattr(
+        base_module, "start_engine", lambda _, program: Device(program, MemoryError("no room"))
+    )
+    base = load_base(RANDOM, size=75, layers=["mixed0"], batch_size=6)
+    pixels = _pictures(6, 75)
+    with ThreadPoolExecutor(2) as pool:
+        for found in pool.map(base, [pixels, pixels]):
+            expected = pixels.mean(axis=(1, 2, 3), dtype=np.float32)
+            np.testing.assert_array_equal(found["mixed0"], expected)
+    assert base.batch_size == 3
 
 
 def test_other_errors_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:

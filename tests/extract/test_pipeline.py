@@ -221,6 +221,25 @@ def test_several_bases_share_the_pictures_and_mix_none_up(tmp_path: Path) -> Non
         np.testing.assert_array_equal(found[job.row[0]], expected)
 
 
+def test_a_base_is_given_as_many_batches_as_it_takes_at_once(tmp_path: Path) -> None:
+    """Side by side, and every picture still has its own row."""
+    meeting = threading.Barrier(2)
+
+    class Meets(SlowBase):
+        def __call__(self, pixels: Any) -> dict[str, Any]:
+            meeting.wait(timeout=60)
+            return super().__call__(pixels)
+
+    base, wanted = Meets(0, pace=0.0), jobs(tmp_path, 40)
+    base.at_once = 2
+    _, outcome = run_on([base], wanted, tmp_path / "store")
+    assert outcome.computed == {job.row for job in wanted}
+    found = stored(tmp_path / "store")
+    for job in wanted:
+        expected = fakes.features_of(job.file, "mixed0", size=8)
+        np.testing.assert_array_equal(found[job.row[0]], expected)
+
+
 def test_a_base_that_fails_ends_the_run_and_loses_nothing_computed(tmp_path: Path) -> None:
     """The error is passed on; what any base has computed is in the store, and counted."""
     bases = [SlowBase(0), SlowBase(1, fails_at=5), SlowBase(2)]

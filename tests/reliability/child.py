@@ -77,6 +77,7 @@ class BigBase:
     """A base whose maps have mixed7's size and share of zeros, made in no time."""
 
     engine, precision, digest = "keras", "float32", hashlib.sha256(b"big").hexdigest()
+    at_once = 1
 
     def __init__(self, _: object, *, layers: Sequence[str], batch_size: int, **__: Any) -> None:
         self.layers, self.batch_size = tuple(layers), batch_size
