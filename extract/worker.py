@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from headstart.cache import write_rows
 from headstart.errors import SpecMismatchError
 from headstart.extract.augment import Augmentation
-from headstart.extract.pipeline import Decoder, Job, Outcome, Writer, run_jobs
+from headstart.extract.pipeline import Decoder, Job, Outcome, Writer, distance, run_jobs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -128,7 +128,12 @@ def compute(order: Order, chunk: Chunk) -> Done:
         rule=spec.decoding,
         augmentation=Augmentation.from_json(spec.augmentation) if spec.augmentation else None,
         workers=order.threads,
-        ahead=2 * order.batch_size + order.threads,
+        ahead=distance(
+            spec.size,
+            views=max(len(job.views) for job in chunk.jobs),
+            batch_size=order.batch_size,
+            workers=order.threads,
+        ),
     )
     specs = {
         name: dataclasses.replace(spec, layer=layer, pool=order.pool)
