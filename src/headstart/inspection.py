@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from headstart.extract.plan import Source
 
 _MEASURED_BATCHES = 3  # after the one that starts the engine
-_BATCHES = 5  # of features at a time: two computed, one taken, two that wait to be written
+_BATCHES = 6  # of features at a time: three computed, one taken, two that wait to be written
 _COPIES = 3  # of a shard: its rows, in one array, and as they are written
 
 
@@ -183,12 +183,12 @@ def _cost(
     )
     pixels = np.zeros((base.batch_size, size, size, 3), np.uint8)
     taken = []
-    # In a thread, as in a run: what an engine takes there is memory of its own.
-    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+    # In threads, as in a run: what an engine takes there is memory of its own.
+    with concurrent.futures.ThreadPoolExecutor(base.at_once) as threads:
         for _ in range(1 + _MEASURED_BATCHES):
             started = time.perf_counter()
-            thread.submit(base, pixels).result()
-            taken.append(time.perf_counter() - started)
+            list(threads.map(base, [pixels] * base.at_once))
+            taken.append((time.perf_counter() - started) / base.at_once)
     # Decoding and the base share the cores, so their times add up.
     seconds = distinct * float(np.median(taken[1:])) / base.batch_size + decode_seconds
     rows = [2 * int(np.prod(base.shapes[layer])) for layer in base.layers]

@@ -107,13 +107,13 @@ def test_pooling_is_costed(
 def test_memory_counts_what_a_run_holds_beside_the_base(
     pets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pixels ahead, five float32 batches, and three copies of each layer's filling shard."""
+    """Pixels ahead, six float32 batches, and three copies of each layer's filling shard."""
     monkeypatch.setattr(inspection, "load_base", fakes.FakeBase)
     monkeypatch.setattr(inspection, "_peak_memory", lambda: 0)
     found = inspect(pets, layers=("mixed7", "mixed5"))
     assert found.pictures is not None
     numbers = 3 * 3 * 4 + 2 * 2 * 3
-    expected = 20 * 3 * 150**2 + 5 * 32 * 4 * numbers + 3 * 20 * 2 * numbers
+    expected = 20 * 3 * 150**2 + 6 * 32 * 4 * numbers + 3 * 20 * 2 * numbers
     assert found.pictures.cost.memory == expected
 
 
