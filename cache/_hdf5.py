@@ -187,7 +187,7 @@ def chunk_rows(row_shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
 
 def write_features(file: h5py.File, name: str, features: NDArray[Any]) -> None:
     """Add a dataset of features, ``(rows, ...)``, chunked by rows."""
-    dataset = create_features(file, name, features.shape, features.dtype, packed=_packs(features))
+    dataset = create_features(file, name, features.shape, features.dtype, packed=packs(features))
     write_rows(dataset, 0, features)
 
 
@@ -230,7 +230,7 @@ def _packed(chunk: NDArray[Any]) -> bytes:
     return packer.compress(np.ascontiguousarray(chunk).data) + packer.flush()
 
 
-def _packs(features: NDArray[Any]) -> bool:
+def packs(features: NDArray[Any]) -> bool:
     """Tell whether packing is worth its time: for maps, and for vectors that are mostly zeros."""
     return features.ndim > 2 or 2 * int(np.count_nonzero(features)) < features.size
 

@@ -103,7 +103,9 @@ def _copy(store: Store, index: LayerIndex, file: h5py.File) -> Iterator[int]:
     name, dtype, rows = index.spec.name, np.dtype(index.spec.dtype), len(store)
     step = _hdf5.chunk_rows(index.shape, dtype)
     block = step * max(1, 256 // step)
-    dataset = _hdf5.create_features(file, name, (rows, *index.shape), dtype, packed=True)
+    sample = store.features(name, rows=np.arange(min(block, rows)), dtype=dtype)
+    packed = _hdf5.packs(sample)
+    dataset = _hdf5.create_features(file, name, (rows, *index.shape), dtype, packed=packed)
     dataset.attrs["spec"] = index.spec.to_json()
     for first in range(0, rows, block):
         wanted = np.arange(first, min(first + block, rows))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headstart._hardware import cores
 from headstart._keras import import_keras
 from headstart.extract._graph import (
     INPUT,
@@ -116,6 +117,16 @@ class KerasEngine:
         rows = ops.reshape(activations, (batch, height * width, channels))
         sums = ops.matmul(ops.ones((1, height * width), "float32"), rows)
         return ops.squeeze(sums, 1) / (height * width)
+
+
+def at_once() -> int:
+    """Return the number of batches that are best run side by side, each by a thread.
+
+    On processors TensorFlow's threads wait for each other once a layer: a second batch has work
+    for those that wait. It is not measured for other backends.
+    """
+    processors = import_keras().backend.backend() == "tensorflow" and not gpus()
+    return min(2, cores()) if processors else 1
 
 
 def gpus() -> list[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headstart._hardware import cores, gpu_capability
+from headstart._hardware import gpu_capability
 from headstart._keras import import_keras
 from headstart.errors import HeadstartError
 from headstart.extract._arrays import Arrays, read_arrays
@@ -90,11 +90,13 @@ class Base:
     def at_once(self) -> int:
         """The number of batches it is best given side by side, each by a thread.
 
-        On processors TensorFlow's threads wait for each other once a layer: a second batch has work
-        for those that wait. OpenVINO splits one batch instead.
+        OpenVINO splits one batch instead.
         """
-        processors = self.engine == "keras" and gpu_capability() is None
-        return min(2, cores()) if processors else 1
+        if self.engine != "keras":
+            return 1
+        from headstart.extract._keras_engine import at_once
+
+        return at_once()
 
     @property
     def precision(self) -> str:
@@ -141,18 +143,26 @@ class Base:
         while done < len(pixels):
             program = self._program
             try:
-                program, engine = self._started()
-                batch = pixels[done : done + program.batch_size]
-                parts.append(_run(engine, program, batch))
+                parts.append(self._batch(pixels[done:]))
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
                 self._shrink(program, error)
             else:
-                done += len(batch)
+                done += len(parts[-1][self.layers[0]])
         if len(parts) == 1:
             return parts[0]
         return {layer: np.concatenate([part[layer] for part in parts]) for layer in self.layers}
+
+    def _batch(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """Run the first of these pictures, up to `batch_size`, padded to as many."""
+        program, engine = self._started()
+        count = min(len(pixels), program.batch_size)
+        batch = pixels[:count]
+        if count < program.batch_size:
+            padding = np.zeros((program.batch_size - count, *pixels.shape[1:]), np.uint8)
+            batch = np.concatenate([batch, padding])
+        return {layer: array[:count] for layer, array in engine(batch).items()}
 
     def _started(self) -> tuple[Program, Engine]:
         """Return the program and its engine, started by whoever needs it first."""
@@ -172,19 +182,9 @@ class Base:
                     f"Not even one picture of {size}x{size} pixels fits into memory. Free some, or "
                     "take a smaller --size or an earlier --layer."
                 ) from error
-            self._engine = None  # frees what it holds before the next one is made
+            # Frees what it holds before the next one is made, unless another thread is in it.
+            self._engine = None
             self._program = replace(program, batch_size=program.batch_size // 2)
-
-
-def _run(
-    engine: Engine, program: Program, pixels: NDArray[np.uint8]
-) -> dict[str, NDArray[np.float32]]:
-    """Run up to `batch_size` pictures, padded to as many."""
-    count = len(pixels)
-    if count < program.batch_size:
-        padding = np.zeros((program.batch_size - count, *pixels.shape[1:]), np.uint8)
-        pixels = np.concatenate([pixels, padding])
-    return {layer: array[:count] for layer, array in engine(pixels).items()}
 
 
 def load_base(

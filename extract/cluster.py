@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from headstart._hardware import keep_to
 from headstart.errors import ClusterError, DataError, HeadstartError, MissingExtraError, install
 from headstart.extract import worker
 from headstart.extract.computation import Computation
@@ -253,6 +254,7 @@ def _prepare(cpus: int) -> None:
     if _devices and given != _devices:
         os._exit(1)  # the base is on another GPU: a fresh process shall take the task
     _devices[:] = given
+    keep_to(cpus)
     os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(cpus))
 
 

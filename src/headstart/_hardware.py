@@ -16,7 +16,7 @@ _shares: list[int] = []
 
 def keep_to(count: int) -> None:
     """Let this process use no more than so many cores from now on."""
-    _shares.append(count)
+    _shares[:] = [min([count, *_shares])]
 
 
 def cores() -> int:

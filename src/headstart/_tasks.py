@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from headstart._child import in_child, told
-from headstart._hardware import keep_to
 from headstart.errors import HeadError, HeadstartError
 
 if TYPE_CHECKING:
@@ -82,8 +81,7 @@ class There:
 
     def run(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, Any]]:
         """Run them; see `Runner.run`."""
-        cpus = self._cluster.cpus
-        calls = [(_values, (cpus, task.function, task.arguments)) for task in tasks]
+        calls = [(_values, (task.function, task.arguments)) for task in tasks]
         for number, (values, error) in self._cluster.each(calls):
             task = tasks[number]
             yield from ((task, value) for value in values)
@@ -116,10 +114,9 @@ def runner(on: str) -> Iterator[Runner]:
 
 
 def _values(
-    cpus: int, function: Callable[..., Iterator[Any]], arguments: tuple[Any, ...]
+    function: Callable[..., Iterator[Any]], arguments: tuple[Any, ...]
 ) -> tuple[list[Any], HeadstartError | None]:
-    """Return what a generator yields, and the error that ended it; this process keeps to `cpus`."""
-    keep_to(cpus)
+    """Return what a generator yields, and the error that ended it."""
     values: list[Any] = []
     try:
         values.extend(function(*arguments))

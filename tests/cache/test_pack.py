@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 
-from headstart.cache import Store, pack
+from headstart.cache import Filling, Store, pack
 from headstart.errors import CorruptStoreError, StoreError
 from stores import SPEC, fill, make_store, rows_of
 
@@ -36,6 +37,26 @@ def test_packed_store_equals_the_folder(tmp_path: Path) -> None:
     with h5py.File(path) as file:
         assert not file["mixed7"].is_virtual
         assert file["mixed7"].shape == (30, 3, 3, 4)
+
+
+@pytest.mark.parametrize(("sparse", "compression"), [(True, "gzip"), (False, None)])
+def test_vectors_are_packed_where_most_are_zeros(
+    tmp_path: Path, sparse: bool, compression: str | None
+) -> None:
+    """As in a store; what would hardly get smaller is not slowed down."""
+    rows = rows_of(NAMES)
+    spec = dataclasses.replace(SPEC, layer="mixed5", pool="avg")
+    filling = Filling(tmp_path / "store")
+    filling.require(spec)
+    features = np.ones((len(NAMES), 4), np.float16)
+    features[:, 1:] = 0 if sparse else 1
+    filling.add(spec, rows.ids(), features, run={})
+    told: dict[str, Any] = {"left_out": [], "unreadable": {}, "settings": {}, "seconds": 1.0}
+    filling.publish(rows, [spec.name], **told)
+    path = pack(Store.open(tmp_path / "store"), tmp_path / "one.h5")
+    with h5py.File(path) as file:
+        assert file["mixed5.avg"].compression == compression
+        np.testing.assert_array_equal(file["mixed5.avg"][:], features)
 
 
 def test_damage_stops_the_packing(tmp_path: Path) -> None:

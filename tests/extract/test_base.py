@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
 import sys
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -183,6 +185,49 @@ def test_a_batch_too_large_for_memory_is_halved(monkeypatch: pytest.MonkeyPatch)
     found = base(pixels)["mixed0"]
     np.testing.assert_array_equal(found, pixels.mean(axis=(1, 2, 3), dtype=np.float32))
     assert base.batch_size == 2
+
+
+def test_what_did_not_fit_is_gone_before_less_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its memory is what the half needs; nothing has to be collected for that."""
+    started: list[weakref.ref[Any]] = []
+
+    class Device:
+        def __init__(self, program: Program) -> None:
+            assert all(engine() is None for engine in started)
+            started.append(weakref.ref(self))
+            self.room = program.batch_size <= 3
+
+        def __call__(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+            if not self.room:
+                raise MemoryError("no room")
+            return {"mixed0": pixels.mean(axis=(1, 2, 3), dtype=np.float32)}
+
+    monkeypatch.setattr(base_module, "start_engine", lambda _, program: Device(program))
+    base = load_base(RANDOM, size=75, layers=["mixed0"], batch_size=12)
+    gc.disable()
+    try:
+        base(_pictures(13, 75))
+    finally:
+        gc.enable()
+    assert [base.batch_size, len(started)] == [3, 3]
+
+
+def test_tensorflow_is_given_two_batches_on_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a GPU, one core, or OpenVINO, which splits one batch itself, it is one."""
+    if import_keras().backend.backend() != "tensorflow":
+        pytest.skip("measured for TensorFlow alone")
+    base = load_base(RANDOM, size=75, layers=["mixed0"])
+    monkeypatch.setattr(_keras_engine, "cores", lambda: 4)
+    monkeypatch.setattr(_keras_engine, "gpus", list)
+    assert base.at_once == 2
+    monkeypatch.setattr(_keras_engine, "cores", lambda: 1)
+    assert base.at_once == 1
+    monkeypatch.setattr(_keras_engine, "cores", lambda: 4)
+    monkeypatch.setattr(_keras_engine, "gpus", lambda: ["gpu:0"])
+    assert base.at_once == 1
+    monkeypatch.setattr(_keras_engine, "gpus", list)
+    base.engine = "openvino"
+    assert base.at_once == 1
 
 
 def test_threads_that_run_out_of_memory_together_halve_the_batch_once(

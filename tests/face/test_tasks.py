@@ -111,13 +111,14 @@ def test_a_task_there_keeps_to_its_share(monkeypatch: pytest.MonkeyPatch) -> Non
     """Heads train on as many cores as its share has, whatever the machine has."""
     monkeypatch.setattr(_hardware, "_available", lambda: 8)
     monkeypatch.setattr(_hardware, "_shares", [])
+    monkeypatch.setattr(cluster._import_ray(), "get_gpu_ids", list)
 
     class Room:
         cpus, gpus, slots = 2, 0, 4
 
         def each(self, calls: list[Any]) -> Iterator[tuple[int, Any]]:
             for number, (function, arguments) in enumerate(calls):
-                yield number, function(*arguments)
+                yield number, cluster._call(self.cpus, function, arguments)
 
     assert _hardware.cores() == 8
     there = There(cast("cluster.Cluster", Room()))
