@@ -42,6 +42,8 @@ _SERIAL = 2000
 #: Rows read at a time where memory is short.
 _FEW = 16
 _DTYPES = [np.float64, np.float32, np.float16]
+#: Largest eigenvalues times float32's rounding, below which a float32 direction is rounding.
+_ROUNDING = 8
 
 
 def available_memory() -> int:
@@ -232,53 +234,83 @@ def compact_memory(n: int) -> int:
 
 
 class CompactSpace:
-    """Row-space coordinates in float32, found with an eighth of the inner products' usual memory.
+    """Centred row-space coordinates in float32, found in a fifth of the memory of `RowSpace`.
 
-    For rows that memory does not hold. Coordinates are as good as float32: directions with less
-    than a ten-millionth of the largest one's extent are left out.
+    For rows that memory does not hold. Their mean would be the largest direction by far, and its
+    rounding would hide the small ones; with an intercept that is not penalised no linear model
+    needs it. Directions are left out whose eigenvalue float32 cannot tell from zero: below a
+    millionth of the largest one, or a ten-millionth of a row's mean squared norm.
 
     Attributes
     ----------
     coordinates : ndarray of shape (n, rank), float32
-        In the scale of a mean squared norm of 1.
+        In the scale of a mean squared norm of 1 before centring.
     """
 
     def __init__(self, rows: Rows, memory: int) -> None:
         self._rows, self._memory = rows, memory
-        K = _inner_products(rows, memory // 6)
-        n, trace = len(K), float(np.trace(K, dtype=np.float64))
-        self._scale = float(np.sqrt(trace / n)) if trace > 0 else 1.0
+        K, square = _centred_products(rows, memory // 6)
+        self._scale = float(np.sqrt(square)) or 1.0
         K /= np.float32(self._scale**2)
         # K is symmetric: its transpose lies as Fortran has it, and the vectors take its place.
         values, vectors = scipy.linalg.eigh(K.T, driver="evr", overwrite_a=True, check_finite=False)
         del K
-        rank = max(1, int(np.sum(values > max(values[-1], 0) * n * np.finfo(np.float32).eps / 8)))
-        self._values = np.maximum(values[: -rank - 1 : -1], np.finfo(np.float32).tiny)
+        least = np.finfo(np.float32).eps * max(_ROUNDING * values[-1], 1)
+        rank = max(1, int(np.sum(values > least)))
+        self._values = np.maximum(values[: -rank - 1 : -1], least)
         self.coordinates = vectors[:, : -rank - 1 : -1]
         self.coordinates *= np.sqrt(self._values)
 
-    def back(self, coef: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the weights ``(k, d)`` on features of weights ``(k, rank)`` on coordinates."""
-        dual = self.coordinates @ (coef / self._values).T.astype(np.float32)
-        block_rows = max(1, self._memory // (32 * self._rows.shape[1]))
-        return combine(self._rows, dual, block_rows=block_rows) / self._scale**2
+    def back(
+        self, coef: NDArray[np.float64], intercept: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return weights ``(k, d)`` and intercepts ``(k,)`` on features, of those on coordinates.
+
+        Coordinates are centred, so that what their weights give at the mean row is taken off.
+        """
+        n, d = self._rows.shape
+        dual = np.ones((n, len(coef) + 1), np.float32)  # of ones: the sum of all rows
+        dual[:, :-1] = self.coordinates @ (coef / self._values).T.astype(np.float32)
+        dual[:, :-1] -= dual[:, :-1].mean(0, dtype=np.float64)
+        sums = combine(self._rows, dual, block_rows=max(1, self._memory // (32 * d)))
+        weights = sums[:-1] / self._scale**2
+        return weights, intercept - weights @ (sums[-1] / n)
 
 
-def _inner_products(rows: Rows, budget: int) -> NDArray[np.float32]:
-    """Return ``X Xᵀ`` ``(n, n)``, with a tile of widened rows of `budget` bytes held at a time."""
+def _centred_products(rows: Rows, budget: int) -> tuple[NDArray[np.float32], float]:
+    """Return ``(X - mean) (X - mean)ᵀ`` ``(n, n)`` and the mean squared norm of ``X``.
+
+    A tile of widened rows of `budget` bytes is held at a time. The mean of the first one is taken
+    off all rows before they are multiplied, and what is left of their own mean off the products.
+    """
     n, d = rows.shape
     K, tile = np.empty((n, n), np.float32), max(1, min(n, budget // (4 * d)))
-    held = np.empty((tile, d), np.float32)
+    held, shift, squares = np.empty((tile, d), np.float32), np.zeros(d, np.float32), 0.0
     for first in range(0, n, tile):
         mine, after = slice(first, first + tile), first + tile
         for positions, block in rows.take(mine).blocks(_FEW):
             held[positions] = widened(block)
         A = held[: min(tile, n - first)]
+        squares += float(np.einsum("ij,ij->", A, A, dtype=np.float64))
+        if first == 0:
+            shift = A.mean(0)
+        A -= shift
         K[mine, mine] = A @ A.T
         for positions, block in rows.take(slice(after, n)).blocks(_FEW) if after < n else ():
-            part = widened(block) @ A.T
+            part = _shifted(block, shift) @ A.T
             K[after + positions, mine], K[mine, after + positions] = part, part.T
-    return K
+    left = K.mean(0, dtype=np.float64)
+    left = (left - left.mean() / 2).astype(np.float32)
+    K -= left
+    K -= left[:, None]
+    return K, squares / n
+
+
+def _shifted(block: NDArray[Any], shift: NDArray[np.float32]) -> NDArray[Any]:
+    """Return widened rows less `shift`, in place where widening has made an array of its own."""
+    wide = widened(block)
+    result: NDArray[Any] = np.subtract(wide, shift, out=None if wide is block else wide)
+    return result
 
 
 def _eigh(K: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -53,6 +53,10 @@ _NEAR = 0.2
 _ENOUGH = 2000
 #: Folds of ridge regression past memory.
 _FOLDS = 5
+#: Bytes that the first of them takes for each two features: sums of it, of the rest, of all and of
+#: all others, these centred, their eigenvectors, and a little more; and each further fold.
+_COVARIANCE_BYTES = 52
+_FOLD_BYTES = 9
 #: Rows up to which logistic regression takes inner products: beyond, mini-batches are faster.
 _MOST_EXACT = 10_000
 
@@ -180,32 +184,48 @@ def _read_once(rows: Rows) -> Iterator[Rows]:
     """Give rows that are pooled as they are read from a temporary file; others as they are.
 
     To pool a row its whole map is read, dozens of times its size, and a fit reads each row some
-    twenty times.
+    twenty times. Where the file cannot be written, they are.
     """
     if not isinstance(rows, FeatureRows) or not rows.pooled_when_read:
         yield rows
         return
     folder = rows.store.derived
-    with tempfile.TemporaryFile(dir=folder if folder and folder.is_dir() else None) as file:
-        for positions, block in rows.blocks(_rows_at_once(rows)):
-            for position, row in zip(positions, widened(block), strict=True):
-                file.seek(int(position) * row.nbytes)
-                file.write(row.tobytes())
-        yield _FileRows(file, np.arange(len(rows)), rows.shape[1])
+    with contextlib.ExitStack() as stack:
+        ready: Rows = rows
+        try:
+            place = folder if folder and folder.is_dir() else None
+            file = stack.enter_context(tempfile.TemporaryFile(dir=place))
+            _write_rows(rows, file)
+            ready = _FileRows(file, np.arange(len(rows)), rows.shape[1])
+        except OSError:  # a full disk or a read-only store: it is only a cache
+            with contextlib.suppress(OSError):  # closing writes what is left
+                stack.close()
+        yield ready
 
 
-def chunks(rows: Rows, wanted: Int) -> Iterator[tuple[Int, NDArray[Any]]]:
+def _write_rows(rows: FeatureRows, file: IO[bytes]) -> None:
+    for positions, block in rows.blocks(_rows_at_once(rows)):
+        for position, row in zip(positions, widened(block), strict=True):
+            file.seek(int(position) * row.nbytes)
+            file.write(row.tobytes())
+    file.flush()
+
+
+def chunks(
+    rows: Rows, wanted: Int, memory: int | None = None
+) -> Iterator[tuple[Int, NDArray[Any]]]:
     """Yield ``(positions, block)`` of the wanted positions, as stored, in reading order."""
-    chunk = _rows_at_once(rows)
+    chunk = _rows_at_once(rows, memory)
     for first in range(0, len(wanted), chunk):
         part = wanted[first : first + chunk]
         for inside, block in rows.take(part).blocks(chunk):
             yield part[inside], block
 
 
-def _rows_at_once(rows: Rows) -> int:
-    """Return how many rows to read at once: few, or a megabyte of them."""
-    return max(_CHUNK, 2**20 // (4 * rows.shape[1]))
+def _rows_at_once(rows: Rows, memory: int | None = None) -> int:
+    """Return how many rows to read at once: few, or a megabyte of them or 1/16 of the memory."""
+    most = 2**20 if memory is None else min(2**20, memory // 16)
+    return max(_CHUNK, most // (4 * rows.shape[1]))
 
 
 def shuffled_batches(
@@ -243,8 +263,8 @@ def shuffled_batches(
 class StreamedLinear(StreamedHead):
     """Logistic regression or a linear SVM (one against the rest), past memory.
 
-    Logistic regression of so few rows that their inner products fit is solved exactly, as
-    `LogisticHead` does in float32, on coordinates in the span of its own training rows. Else, by
+    Logistic regression of so few rows that their inner products fit is solved exactly, to float32,
+    as `LogisticHead` does on coordinates in the span of its own training rows. Else, by
     mini-batches and Adam: all penalties and folds side by side on the same batches, where a row
     that a fold holds out has no weight in that fold's columns.
 
@@ -333,7 +353,7 @@ class StreamedLinear(StreamedHead):
         coef, intercept = head.coef_, head.intercept_
         if k == 2:  # one column there, two here
             coef, intercept = (np.concatenate([-a, a]) / 2 for a in (coef, intercept))
-        self.coef_, self.intercept_ = space.back(coef), intercept
+        self.coef_, self.intercept_ = space.back(coef, intercept)
         self.C_, self.chosen_ = head.C_, head.chosen_
         return self
 
@@ -543,21 +563,22 @@ class StreamedRidge(StreamedHead):
     def _fit(self, data: Labelled) -> Self:
         d = data.rows.shape[1]
         memory = self.max_memory or available_memory()
-        if 40 * d * d > memory:
+        needed = _COVARIANCE_BYTES * d * d
+        if needed > memory:
             raise HeadError(
                 f"ridge past memory needs the covariance of {d:,} features, "
-                f"{40 * d * d / 1e9:.1f} GB: use --pool avg, or a larger --max-memory"
+                f"{needed / 1e9:.1f} GB: use --pool avg, or a larger --max-memory"
             )
         penalties = sorted((float(a) for a in np.atleast_1d(self.alpha)), reverse=True)
         # Sums of each fold, and of the rest; a fold is trained on the sums of all others.
-        room = max(1, memory // (8 * d * d) - 6)  # beside the sums of all, and what solving takes
+        room = 1 + (memory - needed) // (_FOLD_BYTES * d * d)
         folds = data.folds(_FOLDS, self.random_state, enough=_ENOUGH)[:room]
         part_of = np.full(len(data.codes), len(folds))
         for number, (_, test) in enumerate(folds):
             part_of[test] = number
         judged = np.flatnonzero(part_of < len(folds))
         sums = [_Sums.zero(d, len(self.classes_)) for _ in range(len(folds) + 1)]
-        for positions, block in data.rows.blocks(_rows_at_once(data.rows)):
+        for positions, block in data.rows.blocks(_rows_at_once(data.rows, memory)):
             for number, total in enumerate(sums):
                 mine = part_of[positions] == number
                 if mine.any():
@@ -568,8 +589,9 @@ class StreamedRidge(StreamedHead):
         candidates = [
             (everything - total if apart else everything).solve(penalties) for total in sums[:-1]
         ]
+        del sums
         scores = np.empty((len(penalties), len(judged), len(self.classes_)))
-        for positions, block in chunks(data.rows, judged):
+        for positions, block in chunks(data.rows, judged, memory):
             X, place = widened(block), np.searchsorted(judged, positions)
             for number, solutions in enumerate(candidates):
                 mine = part_of[positions] == number
@@ -627,7 +649,11 @@ class _Sums:
         """Return weights ``(d, k)`` and intercepts ``(k,)`` for each penalty."""
         mean, base = self.x / self.weight, self.t / self.weight
         square = float(np.trace(self.xx)) / self.weight or 1.0  # the mean squared norm
-        values, V = scipy.linalg.eigh(self.xx - self.weight * np.outer(mean, mean))
+        centred = np.outer(mean, -self.weight * mean)
+        centred += self.xx
+        # Symmetric: the transpose lies as Fortran has it, and is overwritten without a copy.
+        values, V = scipy.linalg.eigh(centred.T, overwrite_a=True, check_finite=False)
+        del centred
         inner = V.T @ (self.xt - self.weight * np.outer(mean, base))
         result = []
         for alpha in penalties:

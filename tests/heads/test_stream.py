@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import subprocess
 import sys
+import tempfile
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +19,14 @@ from headstart.heads import compare
 from headstart.heads.gram import ArrayRows
 from headstart.heads.logreg import LogisticHead
 from headstart.heads.rows import FeatureRows
-from headstart.heads.stream import StreamedDense, StreamedLinear, StreamedRidge, shuffled_batches
+from headstart.heads.rowspace import CompactSpace, RowSpace
+from headstart.heads.stream import (
+    _COVARIANCE_BYTES,
+    StreamedDense,
+    StreamedLinear,
+    StreamedRidge,
+    shuffled_batches,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,6 +80,20 @@ def test_ridge_in_closed_form_is_ridge(draw: Draw) -> None:
     assert np.allclose(scores, exact.decision_function(X), atol=1e-3)
 
 
+def test_ridge_stays_within_the_memory_it_asks_for(draw: Draw) -> None:
+    """The least memory that is accepted is enough, on one fold; a byte less is refused."""
+    d = 600
+    features, label = draw(1500, shape=(d,))
+    bound = _COVARIANCE_BYTES * d * d
+    tracemalloc.start()
+    StreamedRidge(max_memory=bound).fit(features, label)
+    used = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert used - features.astype(np.float32).nbytes < bound
+    with pytest.raises(HeadError, match="covariance of 600 features"):
+        StreamedRidge(max_memory=bound - 1).fit(features, label)
+
+
 def test_ridge_refuses_what_does_not_fit(draw: Draw) -> None:
     features, label = draw(60)
     with pytest.raises(HeadError, match="use --pool avg"):
@@ -100,6 +125,30 @@ def test_logistic_regression_of_few_rows_is_exact(draw: Draw) -> None:
         assert np.allclose(head.predict_proba(X), exact.predict_proba(X), atol=5e-3)
 
 
+def test_weak_directions_beside_a_strong_mean_are_kept() -> None:
+    """What tells classes apart may be a hundred-thousandth of what all rows share."""
+    rng = np.random.default_rng(0)
+    n, d = 400, 1200
+    label = np.arange(n) % 3
+    X = rng.normal(size=(n, d)) + 1.5 * rng.normal(size=(3, d))[label]
+    X = (rng.normal(size=d) + 0.03 * X).astype(np.float32)
+    X /= np.sqrt((X**2).sum(1).mean())
+    weight = np.linspace(0.5, 2, n)
+    space = CompactSpace(ArrayRows(X), 10_000_000)
+    assert space.coordinates.shape[1] == RowSpace().fit(X - X.mean(0)).rank_ == n - 1
+    for C in (10.0, 1000.0):
+        head = StreamedLinear(C=C, max_memory=10_000_000).fit(X[::2], label[::2], weight[::2])
+        exact = LogisticHead(C=C).fit(X[::2], label[::2], weight[::2])
+        assert np.allclose(head.predict_proba(X), exact.predict_proba(X), atol=2e-3)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1])
+def test_rows_that_are_all_alike_leave_the_shares_of_classes(value: float) -> None:
+    X, label = np.full((20, 30), value, np.float32), np.arange(20) % 4 == 0
+    head = StreamedLinear(C=1.0, max_memory=10_000_000).fit(X, label)
+    assert np.allclose(head.predict_proba(X), [0.75, 0.25], atol=1e-3)
+
+
 @pytest.mark.parametrize("C", [0.01, 0.1, 1.0])
 def test_mini_batches_end_near_the_minimum(draw: Draw, C: float) -> None:
     """With any penalty mini-batches give nearly the exact weights: steps suit their size."""
@@ -113,14 +162,67 @@ def test_mini_batches_end_near_the_minimum(draw: Draw, C: float) -> None:
     assert 0.8 < np.linalg.norm(head.coef_) / np.linalg.norm(exact.coef_) < 1.25
 
 
-def test_pooled_rows_are_pooled_once(make_store: MakeStore, draw: Draw) -> None:
+@pytest.fixture
+def rows_read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Count the rows that are read from stores, block by block."""
+    counts: list[int] = []
+    blocks = FeatureRows.blocks
+
+    def counted(self: FeatureRows, block_rows: int = 256) -> Any:
+        for positions, block in blocks(self, block_rows):
+            counts.append(len(block))
+            yield positions, block
+
+    monkeypatch.setattr(FeatureRows, "blocks", counted)
+    return counts
+
+
+def test_pooled_rows_are_pooled_once(
+    make_store: MakeStore, draw: Draw, rows_read: list[int]
+) -> None:
     """Maps are read once a fit where heads see them pooled; the head is the same."""
     features, label = draw(200, shape=(4, 4, 6), signal=0.3)
     rows = FeatureRows(make_store(features, label), None, np.arange(200), "avg")
     head = StreamedLinear(max_memory=60_000)
     pooled = head.fit_rows(rows, label).coef_
     assert rows.pooled_when_read
+    assert sum(rows_read) == 200
     assert np.allclose(pooled, head.fit(rows.load(), label).coef_)
+
+
+class FullDisk(io.RawIOBase):
+    """A file without room."""
+
+    def seek(self, position: int, whence: int = 0) -> int:
+        return position
+
+    def write(self, data: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("disk", ["read-only", "full"])
+def test_pooled_rows_without_room_are_pooled_as_they_are_read(
+    make_store: MakeStore,
+    draw: Draw,
+    rows_read: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    disk: str,
+) -> None:
+    """A read-only store or a full disk costs time, and nothing else."""
+    features, label = draw(200, shape=(4, 4, 6), signal=0.3)
+    rows = FeatureRows(make_store(features, label), None, np.arange(200), "avg")
+    head = StreamedLinear(max_memory=60_000)
+    expected = head.fit_rows(rows, label).coef_
+
+    def opened(**_: Any) -> Any:
+        if disk == "read-only":
+            raise PermissionError(errno.EROFS, "Read-only file system")
+        return io.BufferedWriter(FullDisk())
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", opened)
+    rows_read.clear()
+    assert np.allclose(head.fit_rows(rows, label).coef_, expected)
+    assert sum(rows_read) > 10 * 200
 
 
 def test_compare_says_which_way_it_took(make_store: MakeStore, draw: Draw) -> None:
@@ -175,24 +277,46 @@ def test_a_store_four_times_the_memory_trains_within_it(make_store: MakeStore, d
     assert float(accuracy) > exact - 0.01
 
 
-def test_rows_in_memory_are_rows_too(draw: Draw) -> None:
-    """`fit` on an array and `fit_rows` on the same rows give the same head."""
+@pytest.mark.parametrize(("memory", "other"), [(1_500_000, "_fit_exactly"), (5_000_000, "_train")])
+def test_rows_in_memory_are_rows_too(
+    draw: Draw, monkeypatch: pytest.MonkeyPatch, memory: int, other: str
+) -> None:
+    """`fit` on an array and `fit_rows` on the same rows give the same head, either way."""
+    monkeypatch.delattr(StreamedLinear, other)
     features, label = draw(120)
     X = features.reshape(120, -1)
-    a = StreamedLinear(epochs=2).fit(X.astype(np.float32), label)
-    b = StreamedLinear(epochs=2).fit_rows(ArrayRows(X), label)
-    assert np.allclose(a.coef_, b.coef_)
+    head = StreamedLinear(epochs=2, max_memory=memory)
+    a = head.fit(X.astype(np.float32), label).coef_
+    b = head.fit_rows(ArrayRows(X), label).coef_
+    assert np.allclose(a, b)
 
 
-def test_penalties_take_turns_where_memory_is_short(draw: Draw) -> None:
+def test_penalties_take_turns_where_memory_is_short(
+    draw: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In as many passes as memory asks for, the same penalty is chosen; too little is refused."""
     features, label = draw(120, signal=0.3)
     X = features.reshape(120, -1).astype(np.float32)
     one = 20 * X.shape[1] * 3
     grid = [0.1, 1.0, 10.0, 100.0]
-    wide = StreamedLinear(C=grid, batch_size=8).fit(X, label)
-    tight = StreamedLinear(C=grid, batch_size=8, max_memory=2 * one).fit(X, label)
+    monkeypatch.delattr(StreamedLinear, "_fit_exactly")
+    passes = []
+    train = StreamedLinear._train
+
+    def batches(self: StreamedLinear, rows: Any, wanted: Any, batch_size: int, rng: Any) -> Any:
+        return shuffled_batches(rows, wanted, batch=batch_size, buffer_rows=64, rng=rng)
+
+    def counted(self: StreamedLinear, data: Any, trained: Any, *rest: Any) -> Any:
+        passes.append(trained.shape[1])
+        return train(self, data, trained, *rest)
+
+    monkeypatch.setattr(StreamedLinear, "_batches", batches)
+    monkeypatch.setattr(StreamedLinear, "_train", counted)
+    wide = StreamedLinear(C=grid, batch_size=8, max_memory=40 * one).fit(X, label)
+    tight = StreamedLinear(C=grid, batch_size=8, max_memory=4 * one).fit(X, label)
+    assert passes == [20, 1] + [2] * 10 + [1]
     assert tight.score(X, label) > 0.9
-    assert wide.chosen_.keys() == tight.chosen_.keys()
+    assert wide.chosen_ == tight.chosen_
+    assert np.allclose(wide.coef_, tight.coef_, atol=1e-4)
     with pytest.raises(HeadError, match="linear head on 360 features"):
         StreamedLinear(max_memory=one - 1).fit(X, label)
