@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.special import expit
@@ -30,7 +30,8 @@ from headstart.heads.parallel import free_cores, parallel
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Float = NDArray[np.float64]
+    Double = NDArray[np.float64]
+    Float = NDArray[np.floating[Any]]  # float32 first, float64 to confirm or to finish
     Int = NDArray[np.int64]
 
 #: Pairs of steps that L-BFGS remembers; with this preconditioner more did not pay.
@@ -67,8 +68,8 @@ class Solution:
     converged : ndarray of shape (P,), bool
     """
 
-    coef: Float
-    intercept: Float
+    coef: Double
+    intercept: Double
     iterations: Int
     converged: NDArray[np.bool_]
 
@@ -77,8 +78,8 @@ def solve(
     Z: Float,
     codes: Int,
     n_classes: int,
-    weight: Float,
-    C: Float,
+    weight: Double,
+    C: Double,
     *,
     tol: float = 1e-4,
     max_iter: int = 1000,
@@ -102,7 +103,7 @@ def solve(
     tol : float
         A problem is solved when no entry of its gradient exceeds this.
     max_iter : int
-        Iterations after which a problem is given up.
+        Iterations after which a problem is given up; in float32 after 200, if that is fewer.
     gap : float, optional
         And, if given, when its objective is within this share of the smallest one, by estimate:
         with a large C the gradient of a mean loss is small long before.
@@ -116,7 +117,7 @@ def solve(
     penalty = np.zeros((len(W), len(C)))
     penalty[:-1] = 1 / (C * total)
     exact = _Problems(rows, codes, weight / total, penalty)
-    iterations = np.zeros(len(C), dtype=np.int64)
+    iterations, converged = np.zeros(len(C), dtype=np.int64), np.zeros(len(C), dtype=bool)
     chunks = max(1, min(free_cores(), len(C) // _CHUNK))
     parts = [slice(first, None, chunks) for first in range(chunks)]
     for problems in (exact.single(), exact) if Z.dtype == np.float64 else (exact.single(),):
@@ -125,11 +126,12 @@ def solve(
         for part, (solved, taken) in zip(parts, done, strict=True):
             W[..., part] = solved
             iterations[part] += taken
+            converged[part] = taken < limits.max_iter
     if k > 1:  # a constant added to all classes changes no probability, only the penalty
         W -= W.mean(1, keepdims=True)
     intercept = W[-1] - np.tensordot(mean, W[:-1], 1)
     coef = np.ascontiguousarray(np.moveaxis(W[:-1], (0, 1, 2), (2, 1, 0)))
-    return Solution(coef, intercept.T.copy(), iterations, iterations < max_iter)
+    return Solution(coef, intercept.T.copy(), iterations, converged)
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,7 @@ class LogisticHead(Head):
             self.coef_ = space.back(self.coef_)
         return self
 
-    def fit_coordinates(self, Z: NDArray[Any], rows: Training) -> None:
+    def fit_coordinates(self, Z: NDArray[np.floating[Any]], rows: Training) -> None:
         """Choose and fit on checked rows from their coordinates ``(n, r)``, float64 or float32."""
         grid = np.atleast_1d(np.asarray(self.C, dtype=np.float64))
         self.C_ = float(grid[self._choose(Z, rows, grid)])
@@ -129,7 +129,9 @@ class LogisticHead(Head):
             scores = np.column_stack([np.zeros_like(scores), scores])
         return softmax(scores)
 
-    def _choose(self, Z: NDArray[np.float64], rows: Training, grid: NDArray[np.float64]) -> int:
+    def _choose(
+        self, Z: NDArray[np.floating[Any]], rows: Training, grid: NDArray[np.float64]
+    ) -> int:
         """Return the number of the best penalty."""
         folds, self.scores_ = self._folds(rows), np.empty((0, len(grid)))
         if len(grid) == 1 or not folds:
@@ -144,7 +146,7 @@ class LogisticHead(Head):
 
     def _solve(
         self,
-        Z: NDArray[np.float64],
+        Z: NDArray[np.floating[Any]],
         rows: Training,
         weight: NDArray[np.float64],
         C: NDArray[np.float64],
@@ -163,7 +165,7 @@ class LogisticHead(Head):
 
 
 def _accuracies(
-    fits: Solution, Z: NDArray[np.float64], codes: Int, folds: Folds
+    fits: Solution, Z: NDArray[np.floating[Any]], codes: Int, folds: Folds
 ) -> NDArray[np.float64]:
     """Return the accuracy of every fit on its held-out rows, ``(folds, grid)``."""
     P, k, r = fits.coef.shape

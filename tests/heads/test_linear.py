@@ -15,7 +15,14 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.svm import SVC
 
 from headstart.errors import HeadError
-from headstart.heads import LogisticHead, NearestMeanHead, NeighboursHead, RidgeHead, SVMHead
+from headstart.heads import (
+    LogisticHead,
+    NearestMeanHead,
+    NeighboursHead,
+    RidgeHead,
+    SVMHead,
+    logistic,
+)
 from headstart.heads.logistic import solve
 
 if TYPE_CHECKING:
@@ -120,6 +127,17 @@ def test_every_problem_of_a_batch_is_solved_as_if_alone() -> None:
         gradient = R.T @ X[keep] + together.coef[p] / (C[p] * keep.sum())
         assert np.abs(gradient).max() < 1e-6
         assert np.abs(R.sum(0)).max() < 1e-6
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_problem_that_was_given_up_is_not_converged(
+    dtype: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Float32 rows are given up at a limit of their own; float64 goes on where float32 ends."""
+    monkeypatch.setattr(logistic, "_SINGLE_ITERATIONS", 3)
+    X, y = drawn(200, 40, 3, 0)
+    done = solve(X.astype(dtype), y, 3, np.ones((200, 2)), np.array([1e-6, 1e4]))
+    assert done.converged.tolist() == [True, dtype is np.float64]
 
 
 def test_solved_problems_disturb_no_others() -> None:
