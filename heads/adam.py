@@ -11,7 +11,7 @@ from keras import ops
 class FusedAdam(keras.optimizers.Adam):  # type: ignore[misc]
     """Adam in one pass over memory: TensorFlow's own kernel, where Keras' steps are ten passes.
 
-    Other backends compile Keras' steps into one.
+    Other backends take Keras' own steps, which JAX compiles into one.
     """
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from keras import ops
 
 from headstart._hardware import native_bfloat16
+from headstart.extract._keras_engine import gpus
 from headstart.heads.adam import FusedAdam
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def train(
 
 def _compiled() -> bool:
     """Return whether to compile by XLA; TensorFlow's on CPU cores took three times as long."""
-    return keras.backend.backend() == "jax" or bool(keras.distribution.list_devices("gpu"))
+    return keras.backend.backend() == "jax" or bool(gpus())
 
 
 class Stack(keras.Model):  # type: ignore[misc]
