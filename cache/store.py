@@ -377,9 +377,10 @@ class Store:
         layers = self._catalog.layers
         name = next(iter(layers)) if layer is None else layer
         if name not in layers:
+            cut, _, pool = name.partition(".")
             raise LayerError(
                 f"layer {name!r} is not in {self.path}, which has {', '.join(layers)}; add it "
-                f"with: headstart extract DATA -o {self.path} --layer {name}"
+                f"with: headstart extract DATA -o {self.path} --layer {cut} --pool {pool or 'none'}"
             )
         return layers[name]
 

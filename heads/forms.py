@@ -11,7 +11,7 @@ import numpy as np
 
 from headstart.errors import HeadError
 from headstart.heads.gram import seconds_per_row
-from headstart.heads.rowspace import RowSpace, available_memory, memory_needed
+from headstart.heads.rowspace import RowSpace, available_memory, megabytes, memory_needed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -177,7 +177,4 @@ def _too_much(what: str, needed: int, max_memory: int | None) -> str:
     budget = max_memory or available_memory()
     if needed <= budget:
         return ""
-    return (
-        f"{what} would take {needed / 1e6:,.0f} MB of memory, and {budget / 1e6:,.0f} MB may "
-        "be used"
-    )
+    return f"{what} would take {megabytes(needed)} of memory, and {megabytes(budget)} may be used"

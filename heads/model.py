@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import h5py
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
@@ -381,10 +382,21 @@ def _digest(card: str, arrays: Mapping[str, NDArray[Any]]) -> str:
     return digest.hexdigest()
 
 
+def _is_hdf5(path: Path) -> bool:
+    return path.is_file() and h5py.is_hdf5(path)
+
+
 def _read(path: Path) -> tuple[Card, Portable, WeightsFile | None]:
     """Return a checked card, classifier and weights; nothing is read before its size is known."""
+    if not path.exists():
+        raise ModelError("there is no such file")
+    if path.is_dir() or _is_hdf5(path):
+        raise ModelError(
+            "it is a folder or an HDF5 file, as a store is; a model is made of a store by "
+            "headstart train STORE --head HEAD -o MODEL"
+        )
     if not path.is_file():
-        raise ModelError("there is no such file" if not path.exists() else "it is no file")
+        raise ModelError("it is no file")
     if path.stat().st_size > _MOST_BYTES:
         raise ModelError(f"it is larger than {_MOST_BYTES >> 30} GiB")
     try:

@@ -86,7 +86,7 @@ def make_streamed(name: object, *, max_memory: int | None) -> Head:
         title = name if isinstance(name, str) else type(name).__name__
         raise HeadError(
             f"head {title!r} needs all rows in memory, where they do not fit; those that do not: "
-            f"{', '.join(STREAMED)}. Or use --pool avg, or a larger --max-memory"
+            f"{', '.join(STREAMED)} (ridge of pooled features only). Or use a larger --max-memory"
         )
     kind, options = STREAMED[str(name)]
     return kind(**options, max_memory=max_memory)

@@ -51,6 +51,17 @@ def available_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
+def megabytes(count: float) -> str:
+    """Return a number of bytes in words.
+
+    Examples
+    --------
+    >>> megabytes(2.3e6), megabytes(56.6e9)
+    ('2.3 MB', '56,600 MB')
+    """
+    return f"{count / 1e6:,.{0 if count >= 1e7 else 1}f} MB"
+
+
 def memory_needed(shape: tuple[int, int]) -> int:
     """Return the bytes that a row space of ``(n, d)`` features takes while it is computed.
 

@@ -21,7 +21,12 @@ from headstart.heads.gram import ArrayRows, widened
 from headstart.heads.logistic import SOLVER_BYTES
 from headstart.heads.metrics import temperature
 from headstart.heads.rows import FeatureRows
-from headstart.heads.rowspace import CompactSpace, available_memory, compact_memory
+from headstart.heads.rowspace import (
+    CompactSpace,
+    available_memory,
+    compact_memory,
+    megabytes,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -211,6 +216,15 @@ def _write_rows(rows: FeatureRows, file: IO[bytes]) -> None:
     file.flush()
 
 
+def _require(needed: int, memory: int, what: str) -> None:
+    """Raise HeadError if something takes more memory than there is."""
+    if needed > memory:
+        raise HeadError(
+            f"{what} takes {megabytes(needed)} to train, and {megabytes(memory)} may be used: "
+            "use --pool avg where features are maps, or a larger --max-memory"
+        )
+
+
 def chunks(
     rows: Rows, wanted: Int, memory: int | None = None
 ) -> Iterator[tuple[Int, NDArray[Any]]]:
@@ -388,11 +402,7 @@ class StreamedLinear(StreamedHead):
         """Return in how many parts columns are trained, so that weights take half the memory."""
         memory = self.max_memory or available_memory()
         one = _COLUMN_BYTES * data.rows.shape[1] * len(self.classes_)
-        if one > memory:
-            raise HeadError(
-                f"a linear head on {data.rows.shape[1]:,} features takes {one / 1e6:,.0f} MB to "
-                "train: use --pool avg, or a larger --max-memory"
-            )
+        _require(one, memory, f"a linear head on {data.rows.shape[1]:,} features")
         return -(-columns // max(1, memory // (2 * one)))
 
     def _train(
@@ -564,11 +574,7 @@ class StreamedRidge(StreamedHead):
         d = data.rows.shape[1]
         memory = self.max_memory or available_memory()
         needed = _COVARIANCE_BYTES * d * d
-        if needed > memory:
-            raise HeadError(
-                f"ridge past memory needs the covariance of {d:,} features, "
-                f"{needed / 1e9:.1f} GB: use --pool avg, or a larger --max-memory"
-            )
+        _require(needed, memory, f"ridge past memory, from the covariance of {d:,} features,")
         penalties = sorted((float(a) for a in np.atleast_1d(self.alpha)), reverse=True)
         # Sums of each fold, and of the rest; a fold is trained on the sums of all others.
         room = 1 + (memory - needed) // (_FOLD_BYTES * d * d)
@@ -704,12 +710,8 @@ class StreamedDense(StreamedHead):
     def _fit(self, data: Labelled) -> Self:
         d = data.rows.shape[1]
         # Weights and the best ones, their gradient, Adam's two moments.
-        needed = 20 * d * self.units
-        if needed > (self.max_memory or available_memory()):
-            raise HeadError(
-                f"the dense head on {d:,} features takes {needed / 1e9:.1f} GB to train: use "
-                "--pool avg, or a larger --max-memory"
-            )
+        needed, memory = 20 * d * self.units, self.max_memory or available_memory()
+        _require(needed, memory, f"the dense head on {d:,} features")
         self.prepare()
         from headstart.heads.stack import Network, Schedule, train_on_batches
 

@@ -223,6 +223,12 @@ def test_wrong_requests(tmp_path: Path) -> None:
     store = make_store(tmp_path / "store", ["a"])
     with pytest.raises(LayerError, match=r"'mixed3'.*has mixed7"):
         store.features("mixed3")
+    for layer, words in [
+        ("mixed3", "--layer mixed3 --pool none"),
+        ("a.max", "--layer a --pool max"),
+    ]:
+        with pytest.raises(LayerError, match=words):
+            store.features(layer)
     with pytest.raises(StoreError, match="rows must be from 0 to 0"):
         store.features(rows=np.array([1]))
     with pytest.raises(StoreError, match="pool must be"):

@@ -22,6 +22,7 @@ from sklearn.linear_model import RidgeClassifier
 
 import fakes
 from headstart import cli
+from headstart.cache import pack
 from headstart.errors import HeadError, MissingExtraError, ModelError
 from headstart.extract import Settings, engines, fill_store
 from headstart.extract import decode as decode_module
@@ -282,6 +283,17 @@ FILES: dict[str, Callable[[Path], Any]] = {
     "another program's tensors": lambda path: save_file({"x": np.zeros(3)}, path),
     "a folder": lambda path: path.mkdir(),
 }
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_store_is_no_model_yet(
+    make_store: Make, draw: Make, tmp_path: Path, packed: bool
+) -> None:
+    """What makes one of it is named."""
+    store = make_store(*draw(20))
+    path = pack(store, tmp_path / "one.h5") if packed else store.path
+    with pytest.raises(ModelError, match="headstart train STORE"):
+        Model.load(path)
 
 
 @pytest.mark.parametrize("name", FILES)

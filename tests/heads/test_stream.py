@@ -110,6 +110,8 @@ def test_dense_reads_batches(draw: Draw) -> None:
     assert head.score(X[200:], label[200:]) > 0.5
     with pytest.raises(HeadError, match="larger --max-memory"):
         StreamedDense(max_memory=100_000).fit(X, label)
+    with pytest.raises(HeadError, match=r"takes \d.* MB to train, and 0.1 MB may be used"):
+        StreamedDense(max_memory=100_000).fit(X, label)
 
 
 def test_logistic_regression_of_few_rows_is_exact(draw: Draw) -> None:
