@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
+from scipy.special import logsumexp
 
+from headstart.errors import HeadError
 from headstart.heads.base import Head, softmax
 from headstart.heads.folds import best
 from headstart.heads.logistic import Solution, solve
 from headstart.heads.rowspace import RowSpace, on_axes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -31,7 +33,7 @@ class LogisticHead(Head):
     """Multinomial logistic regression with an L2 penalty, chosen by cross-validation.
 
     The same classifier as scikit-learn's ``LogisticRegression(C)``, chosen as ``GridSearchCV``
-    would (highest mean accuracy, first on ties), but found in the row space, the whole grid
+    would (highest mean score, first on ties), but found in the row space, the whole grid
     times all folds as one batched problem.
 
     Parameters
@@ -41,6 +43,9 @@ class LogisticHead(Head):
     cv : int or iterable of (train, test)
         Folds in which it is chosen, grouped if ``fit`` is given groups.
     class_weight : dict or "balanced", optional
+    scoring : "accuracy" or "neg_log_loss"
+        By which it is chosen. By accuracy it may be far too sure of itself, as rows that are wrong
+        cost the same however wrong they are.
     tol : float
         Largest entry of the gradient of the mean loss at which a fit stops, as in scikit-learn;
         the last fit goes on until its objective is within this share of the smallest one too.
@@ -56,7 +61,7 @@ class LogisticHead(Head):
     C_ : float
         The penalty chosen.
     scores_ : ndarray of shape (folds, len(C))
-        Accuracy of each; empty if nothing was to be chosen.
+        Score of each; empty if nothing was to be chosen.
     n_iter_ : int
 
     Examples
@@ -76,6 +81,7 @@ class LogisticHead(Head):
         *,
         cv: int | Iterable[tuple[Int, Int]] = 5,
         class_weight: ClassWeight = None,
+        scoring: Literal["accuracy", "neg_log_loss"] = "accuracy",
         tol: float = 1e-4,
         max_iter: int = 1000,
         random_state: int = 0,
@@ -83,6 +89,7 @@ class LogisticHead(Head):
         self.C = C
         self.cv = cv
         self.class_weight = class_weight
+        self.scoring = scoring
         self.tol = tol
         self.max_iter = max_iter
         self.random_state = random_state
@@ -99,7 +106,7 @@ class LogisticHead(Head):
         Raises
         ------
         HeadError
-            If there is only one class.
+            If there is only one class, or no such scoring.
         """
         rows = self._training(X, y, sample_weight, groups)
         space = None if on_axes(rows.X) else RowSpace(normalize=False).fit(rows.X)
@@ -133,6 +140,8 @@ class LogisticHead(Head):
         self, Z: NDArray[np.floating[Any]], rows: Training, grid: NDArray[np.float64]
     ) -> int:
         """Return the number of the best penalty."""
+        if (measure := _MEASURES.get(self.scoring)) is None:
+            raise HeadError(f"scoring={self.scoring!r}: expected one of {', '.join(_MEASURES)}")
         folds, self.scores_ = self._folds(rows), np.empty((0, len(grid)))
         if len(grid) == 1 or not folds:
             return int(np.abs(np.log(grid)).argmin())
@@ -141,7 +150,7 @@ class LogisticHead(Head):
             weight[train, number] = rows.weight[train, None]
         penalties = np.tile(grid, len(folds))
         fits = self._solve(Z, rows, weight.reshape(len(Z), -1), penalties, gap=_GRID_GAP)
-        self.scores_ = _accuracies(fits, Z, rows.codes, folds)
+        self.scores_ = _scores(fits, Z, rows.codes, folds, measure)
         return best(self.scores_)
 
     def _solve(
@@ -164,16 +173,36 @@ class LogisticHead(Head):
         )
 
 
-def _accuracies(
-    fits: Solution, Z: NDArray[np.floating[Any]], codes: Int, folds: Folds
+def _scores(
+    fits: Solution,
+    Z: NDArray[np.floating[Any]],
+    codes: Int,
+    folds: Folds,
+    measure: Callable[[NDArray[Any], Int], NDArray[Any]],
 ) -> NDArray[np.float64]:
-    """Return the accuracy of every fit on its held-out rows, ``(folds, grid)``."""
+    """Return the mean measure of every fit on its held-out rows, ``(folds, grid)``."""
     P, k, r = fits.coef.shape
     result = np.empty((len(folds), P // len(folds)))
     for number, (_, test) in enumerate(folds):
         mine = slice(number * result.shape[1], (number + 1) * result.shape[1])
         scores = Z[test] @ fits.coef[mine].reshape(-1, r).T
         scores = scores.reshape(len(test), -1, k) + fits.intercept[mine]
-        guess = scores[..., 0] > 0 if k == 1 else scores.argmax(2)
-        result[number] = (guess == codes[test, None]).mean(0)
+        result[number] = measure(scores, codes[test, None]).mean(0)
     return result
+
+
+def _right(scores: NDArray[Any], codes: Int) -> NDArray[np.bool_]:
+    """Return whether scores ``(m, grid, k)`` are highest at the codes ``(m, 1)``."""
+    guess = scores[..., 0] > 0 if scores.shape[2] == 1 else scores.argmax(2)
+    return np.asarray(guess == codes)
+
+
+def _log_likelihood(scores: NDArray[Any], codes: Int) -> NDArray[Any]:
+    """Return the logarithm of the probability that scores ``(m, grid, k)`` give to codes."""
+    if scores.shape[2] == 1:  # of two classes, the first has score 0
+        scores = np.concatenate([np.zeros_like(scores), scores], axis=2)
+    theirs = np.take_along_axis(scores, codes[..., None], axis=2)[..., 0]
+    return np.asarray(theirs - logsumexp(scores, axis=2))
+
+
+_MEASURES = {"accuracy": _right, "neg_log_loss": _log_likelihood}

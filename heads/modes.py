@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from headstart.heads.folds import Folds
     from headstart.heads.networks import Examples
 
+    Double = NDArray[np.float64]
+    Float = NDArray[np.floating[Any]]
     Int = NDArray[np.int64]
     Split = tuple[Int, Int]
 
@@ -340,10 +342,10 @@ class _Run:
         rows, held = self._held(split[0], seed)
         started = time.perf_counter()
         if mode.startswith("finetune:"):
-            head_alone = LogisticHead(random_state=seed)
             given = networks.before_classifier(model, X, rows)
-            head_alone.fit(given, codes[rows], groups=self._rows.groups[rows])
-            networks.start_classifier(model, head_alone.coef_, head_alone.intercept_)
+            networks.start_classifier(
+                model, *_logistic(given, codes[rows], self._rows.groups[rows], seed)
+            )
         settings = {"epochs": self._bench.epochs} if mode.startswith("finetune:") else _SCRATCH
         recipe = networks.Recipe(seed=seed, **settings).for_share(self._share)
         cost = networks.train(model, X, codes, rows=rows, held=held, recipe=recipe)
@@ -449,6 +451,18 @@ def _epochs_run(classifier: Any, params: dict[str, Any]) -> int:
         return 0
     settings = classifier.get_params()
     return int(min(params["epochs"] + settings["patience"], settings["epochs"]))
+
+
+def _logistic(X: Float, codes: Int, groups: Int, seed: int) -> tuple[Double, Double]:
+    """Return coefficients ``(k, d)`` and intercepts of a network's last layer before it is trained.
+
+    Chosen by log loss, which is what training goes on to lower: by accuracy it may start, and
+    stay, far too sure of itself.
+    """
+    scale = np.sqrt(np.square(X, dtype=np.float64).sum(1).mean()) or 1.0  # the grid is for norm 1
+    head = LogisticHead(scoring="neg_log_loss", random_state=seed)
+    head.fit(X / scale, codes, groups=groups)
+    return head.coef_ / scale, head.intercept_
 
 
 def _digits(right: NDArray[np.bool_]) -> str:

@@ -85,16 +85,25 @@ def test_the_last_fit_is_converged_at_every_penalty(classes: int, C: float) -> N
     assert head.C_ == C
 
 
-def test_the_choice_is_grid_searchs() -> None:
-    """Given the same folds, the same penalty wins by the same accuracies."""
-    X, y = drawn(150, 400, 3, 1)
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("scoring", ["accuracy", "neg_log_loss"])
+def test_the_choice_is_grid_searchs(scoring: Any, classes: int) -> None:
+    """Given the same folds, the same penalty wins by the same scores."""
+    X, y = drawn(150, 400, classes, 1)
     grid = np.logspace(-2, 3, 6)
     folds = list(StratifiedKFold(5, shuffle=True, random_state=0).split(X, y))
-    ours = LogisticHead(grid.tolist(), cv=folds, **TIGHT).fit(X, y)
+    ours = LogisticHead(grid.tolist(), cv=folds, scoring=scoring, **TIGHT).fit(X, y)
     peer = LogisticRegression(tol=1e-8, max_iter=9000)
-    theirs = GridSearchCV(peer, {"C": grid}, cv=folds).fit(X, y)
+    theirs = GridSearchCV(peer, {"C": grid}, cv=folds, scoring=scoring).fit(X, y)
     assert theirs.best_params_ == ours.chosen_
-    assert np.allclose(ours.scores_.mean(0), theirs.cv_results_["mean_test_score"])
+    assert np.allclose(ours.scores_.mean(0), theirs.cv_results_["mean_test_score"], atol=1e-6)
+
+
+def test_an_unknown_scoring_is_named() -> None:
+    X, y = drawn(40, 5, 2, 0)
+    scoring: Any = "f1"
+    with pytest.raises(HeadError, match=r"scoring='f1': expected one of accuracy, neg_log_loss"):
+        LogisticHead(scoring=scoring).fit(X, y)
 
 
 @pytest.mark.parametrize("weighted", [False, True])

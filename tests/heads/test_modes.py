@@ -17,7 +17,8 @@ from headstart.cache import Store
 from headstart.errors import HeadError, WeightsError
 from headstart.extract import Settings, fill_store
 from headstart.extract.pixels import decode_rows
-from headstart.heads import curve, evaluation, forms, modes
+from headstart.heads import curve, evaluation, forms, metrics, modes
+from headstart.heads.base import softmax
 from headstart.heads.dense import DenseHead
 from headstart.heads.logreg import LogisticHead
 from headstart.heads.modes import (
@@ -291,6 +292,16 @@ def test_the_warm_up_keeps_identical_pictures_together(
     monkeypatch.setattr(networks, "train", lambda *_, **__: networks.Trained(0, 0))
     measured(painted, "finetune:mixed10", "softmax")
     assert len(given) == 1
+
+
+@pytest.mark.parametrize("scale", [0.01, 1.0, 30.0])
+def test_the_warm_up_is_no_surer_than_its_rows_allow(scale: float) -> None:
+    """Where labels are noise, it is at even odds for other rows, whatever the scale of features."""
+    draw = np.random.default_rng(0)
+    X, codes = scale * draw.normal(size=(400, 100)), draw.integers(0, 3, 400)
+    coef, intercept = modes._logistic(X[:200], codes[:200], np.arange(200), 0)
+    odds = softmax(X[200:] @ coef.T + intercept)
+    assert metrics.log_loss(codes[200:], odds) < 1.05 * np.log(3)
 
 
 def test_pixels_stay_on_disk(painted: Bench) -> None:
