@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from headstart._hardware import cores
 from headstart.errors import DataError, UnreadableImageError
 from headstart.extract.decode import MAX_PIXELS, decode
 from headstart.extract.hashing import read_file
@@ -71,7 +72,7 @@ def decode_rows(
     try:
         shape = (len(paths), size, size, 3)
         array = np.lib.format.open_memmap(draft, mode="w+", dtype=np.uint8, shape=shape)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             for first in range(0, len(paths), _AHEAD):
                 rows = range(first, min(first + _AHEAD, len(paths)))
                 array[first : rows.stop] = list(pool.map(one, rows))

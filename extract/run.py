@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headstart._hardware import cores
 from headstart.cache import Filling, LeftOut, Mirror, Store
 from headstart.cache.spec import PER_LAYER
 from headstart.cache.store import POOLS
@@ -55,7 +56,7 @@ class Speed:
     @property
     def threads(self) -> int:
         """Return the number of threads."""
-        return self.workers or max(2, os.cpu_count() or 2)
+        return self.workers or max(2, cores())
 
 
 @dataclass(frozen=True)

@@ -199,7 +199,7 @@ def compare(
     """
     started, store = time.perf_counter(), Store.open(store)
     rows = labelled_rows(store, group_by, progress=progress)
-    split = protocol(store, rows, cv=cv, seed=seed, grouped=group_by is not None)
+    split = protocol(store, rows, cv=cv, seed=seed, group_by=group_by)
     words = split.words + (_averaged(store, rows, split) if average_views else "")
     source = FeatureRows(store, layer, rows.numbers, pool)
     forms = Forms(source, plain=plain, max_memory=max_memory, progress=progress)

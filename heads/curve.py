@@ -149,7 +149,7 @@ def learning_curve(
     """
     store = Store.open(store)
     rows = labelled_rows(store, group_by, progress=progress)
-    split = protocol(store, rows, cv=cv, seed=seed, grouped=group_by is not None)
+    split = protocol(store, rows, cv=cv, seed=seed, group_by=group_by)
     source = FeatureRows(store, layer, rows.numbers, pool)
     forms = Forms(source, plain=plain, max_memory=max_memory, progress=progress)
     entries = prepared(

@@ -147,7 +147,13 @@ def evaluate_all(
     probabilities is measured on the picture itself. All fits that may run beside each other do,
     also those of different heads: five folds of one head would leave two cores half idle at the
     end of each.
+
+    Raises
+    ------
+    HeadError
+        Before anything is fitted, if a head needs more memory than it may use.
     """
+    _require_memory(entries, rows, splits)
     steps = [_Steps(name, len(splits), progress) for name, _, _ in entries]
 
     def one(task: tuple[int, tuple[Int, Int]]) -> _Fold:
@@ -170,6 +176,16 @@ def evaluate_all(
         _result(name, form, folds, rows, splits)
         for (name, _, form), folds in zip(entries, found, strict=True)
     ]
+
+
+def _require_memory(
+    entries: Sequence[tuple[str, Any, Form]], rows: Labelled, splits: Folds
+) -> None:
+    for _, head, form in entries:
+        if isinstance(form.X, FeatureRows):
+            for train, _ in splits:
+                classes = len(np.unique(rows.codes[train]))
+                head.require_memory((len(train), form.X.shape[1]), classes)
 
 
 def _result(name: str, form: Form, folds: list[_Fold], rows: Labelled, splits: Folds) -> HeadResult:

@@ -17,6 +17,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from headstart._hardware import cores
 from headstart.cache.store import pooled
 from headstart.errors import HeadError, ModelError
 from headstart.heads import bundle
@@ -234,7 +235,7 @@ class Model:
             pictures,
             self._base,
             size=spec.size,
-            workers=workers or max(2, os.cpu_count() or 2),
+            workers=workers or max(2, cores()),
             max_pixels=self.card.max_pixels,
             rule=spec.decoding,
         ):
@@ -333,11 +334,14 @@ def check_target(path: str | os.PathLike[str]) -> Path:
     Raises
     ------
     ModelError
-        If the path is a folder's, or in none that exists, or of a file that is no model.
+        If the path is a folder's, or in none that exists or can be written to, or of a file that
+        is no model.
     """
     target = Path(path)
     if target.is_dir() or not target.absolute().parent.is_dir():
         raise ModelError(f"{target}: expected the name of a file in a folder that exists")
+    if not os.access(target.absolute().parent, os.W_OK):
+        raise ModelError(f"{target}: its folder cannot be written to: name another one with -o")
     if os.path.lexists(target) and not _is_ours(target):
         raise ModelError(f"{target} is there already and is no model: name another one with -o")
     return target

@@ -255,7 +255,7 @@ def part_of(store: Store, rows: Labelled, seed: int, share: float) -> Folds:
     Rows are those which `headstart.heads.curve.learning_curve` takes: with folds under the seed of
     their round, with a split of the store's own under the same seed.
     """
-    splits = protocol(store, rows, cv=None, seed=seed // FOLDS, grouped=False).splits
+    splits = protocol(store, rows, cv=None, seed=seed // FOLDS).splits
     drawn = seed if rows.validation.any() else seed // FOLDS
     mine = [splits[seed % len(splits)]]
     return mine if share == 1 else part_of_splits(mine, rows, share, drawn)

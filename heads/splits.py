@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -122,7 +122,9 @@ def labelled_rows(
     )
 
 
-def protocol(store: Store, rows: Labelled, *, cv: int | None, seed: int, grouped: bool) -> Protocol:
+def protocol(
+    store: Store, rows: Labelled, *, cv: int | None, seed: int, group_by: ArrayLike | None = None
+) -> Protocol:
     """Return the splits: training against validation where the store has both, else folds.
 
     Raises
@@ -130,9 +132,11 @@ def protocol(store: Store, rows: Labelled, *, cv: int | None, seed: int, grouped
     FewPicturesError
         If a class has too few rows.
     """
-    together = f"identical pictures{' and groups' if grouped else ''}"
+    groups = "" if group_by is None else _called(group_by)
+    together = f"identical pictures{f' and {groups}' if groups else ''}"
     if rows.validation.any():
-        return _given_split(rows, cv, together)
+        given = _given_split(rows, cv, together)
+        return replace(given, words=given.words + _left_out(store))
     if len(np.unique(rows.codes)) < 2:
         raise HeadError(f"{store.path} has rows of one class only; a head needs two or more")
     wanted = cv or FOLDS
@@ -140,7 +144,7 @@ def protocol(store: Store, rows: Labelled, *, cv: int | None, seed: int, grouped
     if fewest < wanted:
         raise FewPicturesError(
             f"class {store.classes[smallest]} has {fewest} different picture{'s' * (fewest != 1)}"
-            f"{' or groups' if grouped else ''}, too few for {wanted} folds: add pictures",
+            f"{f' or {groups}' if groups else ''}, too few for {wanted} folds: add pictures",
             fewest,
         )
     # Of the pictures themselves: with augmented views the folds are the same.
@@ -149,12 +153,25 @@ def protocol(store: Store, rows: Labelled, *, cv: int | None, seed: int, grouped
     tests = [whole[test] for _, test in folds]
     splits = [(np.flatnonzero(~np.isin(rows.groups, rows.groups[test])), test) for test in tests]
     words = f"{wanted} stratified folds, {together} kept together{_of_alike(rows)}{_of_views(rows)}"
-    return Protocol(splits, words, 0)
+    return Protocol(splits, words + _left_out(store), 0)
+
+
+def _called(group_by: ArrayLike) -> str:
+    return f"rows of equal {group_by!r}" if isinstance(group_by, str) else "groups"
 
 
 def _of_alike(rows: Labelled) -> str:
     count = rows.equal_features
     return f", {count:,} of other bytes but equal features taken for identical" if count else ""
+
+
+def _left_out(store: Store) -> str:
+    """Say which pictures of the store are not compared on, if any."""
+    own, test = store.views() == 0, store.splits() == "test"
+    unlabelled = int((own & ~test & (store.labels() < 0)).sum())
+    left = {"of the test split": int((own & test).sum()), "without a label": unlabelled}
+    words = [f"{count:,} {which}" for which, count in left.items() if count]
+    return f", {' and '.join(words)} left out" if words else ""
 
 
 def _of_views(rows: Labelled) -> str:

@@ -111,6 +111,7 @@ class StreamedHead(Head):
     ) -> Self:
         """Train on rows in memory ``(n, d)``, as on those of a store."""
         rows = self._training(X, y, sample_weight, groups, np.float32)
+        self.require_memory(rows.X.shape, len(self.classes_))
         return self._fit(Labelled(ArrayRows(rows.X), rows.codes, rows.weight, rows.groups))
 
     def fit_rows(self, rows: Rows, y: ArrayLike, groups: ArrayLike | None = None) -> Self:
@@ -121,8 +122,32 @@ class StreamedHead(Head):
         self.n_features_in_ = rows.shape[1]
         weight = compute_class_weight(self.class_weight, classes=self.classes_, y=y)[codes]
         kept = None if groups is None else np.asarray(groups)
+        self.require_memory(rows.shape, len(self.classes_))
         with _read_once(rows) as ready:
             return self._fit(Labelled(ready, codes, weight, kept))
+
+    def require_memory(self, shape: tuple[int, int], classes: int) -> None:
+        """Refuse training rows ``(n, d)`` that need more memory than may be used.
+
+        Raises
+        ------
+        HeadError
+            Saying what takes how much.
+        """
+        needed, what = self._needed(shape, classes)
+        if needed > self._memory:
+            raise HeadError(
+                f"{what} takes {megabytes(needed)} to train, and {megabytes(self._memory)} may be "
+                "used: use --pool avg where features are maps, or a larger --max-memory"
+            )
+
+    @property
+    def _memory(self) -> int:
+        return self.max_memory or available_memory()
+
+    def _needed(self, shape: tuple[int, int], classes: int) -> tuple[int, str]:
+        """Return the least bytes in which it can be trained, and the name of what takes them."""
+        raise NotImplementedError
 
     def decision_function(self, X: ArrayLike) -> Float:
         """Return scores ``(m, k)``; ``(m,)`` for two classes."""
@@ -143,7 +168,7 @@ class StreamedHead(Head):
         self, rows: Rows, wanted: Int, batch_size: int, rng: np.random.Generator
     ) -> Iterator[tuple[Int, Single]]:
         """Yield shuffled batches: an eighth of the memory waits, a sixteenth is in work."""
-        memory, d = self.max_memory or available_memory(), rows.shape[1]
+        memory, d = self._memory, rows.shape[1]
         return shuffled_batches(
             rows,
             wanted,
@@ -214,15 +239,6 @@ def _write_rows(rows: FeatureRows, file: IO[bytes]) -> None:
             file.seek(int(position) * row.nbytes)
             file.write(row.tobytes())
     file.flush()
-
-
-def _require(needed: int, memory: int, what: str) -> None:
-    """Raise HeadError if something takes more memory than there is."""
-    if needed > memory:
-        raise HeadError(
-            f"{what} takes {megabytes(needed)} to train, and {megabytes(memory)} may be used: "
-            "use --pool avg where features are maps, or a larger --max-memory"
-        )
 
 
 def chunks(
@@ -328,7 +344,7 @@ class StreamedLinear(StreamedHead):
     def _fit(self, data: Labelled) -> Self:
         grid = np.atleast_1d(np.asarray(self.C, dtype=np.float64))
         self.temperature_ = 1.0
-        if self.loss == "logistic" and self._fits_exactly(data, len(grid)):
+        if self._fits_exactly(data.rows.shape, len(self.classes_)):
             return self._fit_exactly(data)
         known = moments(data)
         mean, extent = known.mean, known.extent
@@ -347,17 +363,22 @@ class StreamedLinear(StreamedHead):
         scores: Float = (X @ self.coef_.T.astype(np.float32)) + self.intercept_
         return scores / self.temperature_
 
-    def _fits_exactly(self, data: Labelled, penalties: int) -> bool:
+    def _needed(self, shape: tuple[int, int], classes: int) -> tuple[int, str]:
+        exact = self._fits_exactly(shape, classes)
+        one = 0 if exact else _COLUMN_BYTES * shape[1] * classes
+        return one, f"a linear head on {shape[1]:,} features"
+
+    def _fits_exactly(self, shape: tuple[int, int], classes: int) -> bool:
         """Return whether coordinates, and what their solver keeps, fit in three quarters."""
-        (n, d), memory = data.rows.shape, self.max_memory or available_memory()
-        columns = len(self.classes_) * penalties * self.cv
+        n, d = shape
+        columns = classes * np.size(self.C) * self.cv
         needed = compact_memory(n) + SOLVER_BYTES * n * columns
-        return n <= min(d, _MOST_EXACT) and 4 * needed <= 3 * memory
+        small = n <= min(d, _MOST_EXACT) and 4 * needed <= 3 * self._memory
+        return small and self.loss == "logistic"
 
     def _fit_exactly(self, data: Labelled) -> Self:
         """Choose and fit on coordinates of the training rows."""
-        memory, k = self.max_memory or available_memory(), len(self.classes_)
-        space = CompactSpace(data.rows, memory)
+        space, k = CompactSpace(data.rows, self._memory), len(self.classes_)
         head = logreg.LogisticHead(self.C, cv=self.cv, random_state=self.random_state)
         used = np.ones(len(data.codes), dtype=bool)
         head.fit_coordinates(
@@ -400,10 +421,8 @@ class StreamedLinear(StreamedHead):
 
     def _passes(self, data: Labelled, columns: int) -> int:
         """Return in how many parts columns are trained, so that weights take half the memory."""
-        memory = self.max_memory or available_memory()
         one = _COLUMN_BYTES * data.rows.shape[1] * len(self.classes_)
-        _require(one, memory, f"a linear head on {data.rows.shape[1]:,} features")
-        return -(-columns // max(1, memory // (2 * one)))
+        return -(-columns // max(1, self._memory // (2 * one)))
 
     def _train(
         self,
@@ -571,10 +590,8 @@ class StreamedRidge(StreamedHead):
         self.random_state = random_state
 
     def _fit(self, data: Labelled) -> Self:
-        d = data.rows.shape[1]
-        memory = self.max_memory or available_memory()
-        needed = _COVARIANCE_BYTES * d * d
-        _require(needed, memory, f"ridge past memory, from the covariance of {d:,} features,")
+        d, memory = data.rows.shape[1], self._memory
+        needed = self._needed(data.rows.shape, len(self.classes_))[0]
         penalties = sorted((float(a) for a in np.atleast_1d(self.alpha)), reverse=True)
         # Sums of each fold, and of the rest; a fold is trained on the sums of all others.
         room = 1 + (memory - needed) // (_FOLD_BYTES * d * d)
@@ -610,6 +627,12 @@ class StreamedRidge(StreamedHead):
         self.coef_, self.intercept_ = W.T, b
         self.chosen_ = {"alpha": self.alpha_}
         return self
+
+    def _needed(self, shape: tuple[int, int], classes: int) -> tuple[int, str]:
+        del classes
+        d = shape[1]
+        words = f"ridge past memory, from the covariance of {d:,} features,"
+        return _COVARIANCE_BYTES * d * d, words
 
     def _scores(self, X: Single) -> Float:
         scores: Float = (X @ self.coef_.T + self.intercept_) / self.temperature_
@@ -709,9 +732,6 @@ class StreamedDense(StreamedHead):
 
     def _fit(self, data: Labelled) -> Self:
         d = data.rows.shape[1]
-        # Weights and the best ones, their gradient, Adam's two moments.
-        needed, memory = 20 * d * self.units, self.max_memory or available_memory()
-        _require(needed, memory, f"the dense head on {d:,} features")
         self.prepare()
         from headstart.heads.stack import Network, Schedule, train_on_batches
 
@@ -737,6 +757,11 @@ class StreamedDense(StreamedHead):
         )
         self.weights_, self.chosen_ = trained.weights, {"epochs": trained.epoch}
         return self
+
+    def _needed(self, shape: tuple[int, int], classes: int) -> tuple[int, str]:
+        del classes
+        # Weights and the best ones, their gradient, Adam's two moments.
+        return 20 * shape[1] * self.units, f"the dense head on {shape[1]:,} features"
 
     def _scores(self, X: Single) -> Float:
         inner, bias, outer, last = self.weights_

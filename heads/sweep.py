@@ -150,7 +150,7 @@ def sweep(
         If a class has too few rows.
     """
     rows = labelled_rows(store, None)
-    split = protocol(store, rows, cv=None, seed=seed, grouped=False)
+    split = protocol(store, rows, cv=None, seed=seed)
     wanted = tuple(layers or store.layers)
     judged = _Judged(len(wanted) * len(pools), progress)
 

@@ -88,7 +88,7 @@ def train(
     store = Store.open(store)
     check_rule(store.stored(layer, pool)[0])
     rows = labelled_rows(store, group_by)
-    split = protocol(store, rows, cv=cv, seed=seed, grouped=group_by is not None)
+    split = protocol(store, rows, cv=cv, seed=seed, group_by=group_by)
     trained = split.trained
     source = FeatureRows(store, layer, rows.numbers[trained], pool)
     _check(source, rows.codes[trained], max_memory)

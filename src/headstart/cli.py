@@ -384,23 +384,30 @@ def _bench(
 
 
 def _parse(argv: Sequence[str] | None) -> dict[str, Any]:
-    """Return the arguments; name the option that a mistyped one was meant to be."""
+    """Return the arguments; name the verb or option that a mistyped one was meant to be."""
     ours = parser(_RUN)
     given = sys.argv[1:] if argv is None else argv
     if not given:
         ours.print_help(sys.stderr)
         ours.exit(2)
+    if not given[0].startswith("-") and given[0] not in _RUN:
+        hint = _meant(given[0], _RUN)
+        ours.error(f"no verb is called {given[0]!r}{hint}; there are {', '.join(_RUN)}")
     found, unknown = ours.parse_known_args(given)
     arguments = vars(found)
     verb: argparse.ArgumentParser = arguments.pop("verb")
     if unknown:
         options = re.findall(r"--[a-z-]+", verb.format_help())
-        likely = difflib.get_close_matches(unknown[0].split("=")[0], options, n=1)
-        hint = f"; did you mean {likely[0]}?" if likely else ""
+        hint = _meant(unknown[0].split("=")[0], options)
         verb.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
     if arguments["run"] is _bench:  # its page shows what ran it
         arguments["command"] = shlex.join(["headstart", *given])
     return arguments
+
+
+def _meant(word: str, known: Iterable[str]) -> str:
+    likely = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {likely[0]}?" if likely else ""
 
 
 _RUN: dict[str, Callable[..., int]] = {

@@ -364,6 +364,19 @@ def test_a_mistyped_option_is_told_what_it_was_meant_to_be(
         assert capsys.readouterr().err.endswith(end)
 
 
+def test_a_mistyped_verb_is_told_what_it_was_meant_to_be(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """``extrat`` is answered with ``extract``, another word with the verbs there are."""
+    for word, start in (
+        ("extrat", "; did you mean extract?; there are demo"),
+        ("x", "; there are"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            cli.main([word])
+        assert f"no verb is called {word!r}{start}" in capsys.readouterr().err
+
+
 def test_no_memory_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

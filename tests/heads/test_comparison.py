@@ -22,6 +22,7 @@ from headstart.errors import FewPicturesError, HeadError
 from headstart.heads import LogisticHead, SVMHead, compare, forms, parallel
 from headstart.heads.alike import feature_numbers
 from headstart.heads.splits import labelled_rows, protocol
+from headstart.heads.stream import StreamedLinear
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,7 +123,7 @@ def test_validation_split_is_what_is_measured(
     assert [len(X) for X, _, _ in recorder.fitted] == [80]
     assert [len(X) for X in recorder.asked] == [30]
     assert compared.rows == 110
-    assert "validation split of 30 rows;" in str(compared)
+    assert "validation split of 30 rows, 10 of the test split left out;" in str(compared)
     assert compared.shared_rows_left_out == 0
 
 
@@ -214,6 +215,35 @@ def test_a_training_split_that_validation_knows_whole_is_refused(
         compare(make_store(features, label, split=split), FAST)
 
 
+@pytest.mark.parametrize("validated", [False, True])
+def test_rows_left_out_are_counted(
+    make_store: MakeStore, draw: Draw, recorder: Recorder, validated: bool
+) -> None:
+    """The protocol says how many rows are of the test split, and how many have no label."""
+    features, label = draw(60)
+    label[:3] = -1
+    split = ["test"] * 1 + ["train"] * 4 + ["test"] * 5 + ["train"] * 40
+    split += ["validation" if validated else "train"] * 10
+    compared = compare(make_store(features, label, split=split), [recorder], cv=2)
+    assert ", 6 of the test split and 2 without a label left out" in compared.protocol
+    assert compared.rows == 60 - 6 - 2
+    features, label = draw(60)
+    compared = compare(make_store(features, label, name="whole.features"), [recorder], cv=2)
+    assert "left out" not in compared.protocol
+
+
+def test_a_head_that_cannot_be_trained_is_refused_before_others_are(
+    make_store: MakeStore, draw: Draw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is fitted where one head of several needs more memory than there is."""
+    fitted: list[Any] = []
+    monkeypatch.setattr(StreamedLinear, "_fit", lambda self, _: fitted.append(self))
+    store = make_store(*draw(600))
+    with pytest.raises(HeadError, match="covariance of 360 features"):
+        compare(store, "logreg,ridge", cv=2, max_memory=1_000_000)
+    assert fitted == []
+
+
 def test_columns_of_the_manifest_group_rows(
     make_store: MakeStore, draw: Draw, recorder: Recorder
 ) -> None:
@@ -225,7 +255,9 @@ def test_columns_of_the_manifest_group_rows(
     compared = compare(store, [recorder], group_by="patient")
     assert compared.shared_rows_left_out == 3
     assert [len(X) for X, _, _ in recorder.fitted] == [48]
-    assert "identical pictures and groups shared with it" in compared.protocol
+    assert compared.protocol.endswith(
+        "3 training rows left out as identical pictures and rows of equal 'patient' shared with it"
+    )
     groups = recorder.fitted[0][2]
     assert len(np.unique(groups)) == 7 + 6  # whole patients, and six rows without one
     with pytest.raises(HeadError, match=r"group by 'doctor': .* brought patient"):
@@ -385,7 +417,7 @@ def test_folds_are_the_same_with_views(make_store: MakeStore, draw: Draw) -> Non
     folds = []
     for store in (plain, with_views):
         rows = labelled_rows(store, None)
-        splits = protocol(store, rows, cv=4, seed=1, grouped=False).splits
+        splits = protocol(store, rows, cv=4, seed=1).splits
         folds.append([rows.pictures[test].tolist() for _, test in splits])
         for train, test in splits:
             assert not set(rows.pictures[train]) & set(rows.pictures[test])

@@ -331,6 +331,10 @@ def test_no_model_is_left_half_written(model: Model, tmp_path: Path) -> None:
         model.save(tmp_path / "no" / "where.model")
     with pytest.raises(ModelError, match="in a folder that exists"):
         model.save(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "access", lambda *_: False)
+        with pytest.raises(ModelError, match="its folder cannot be written to"):
+            model.save(tmp_path / "one.model")
     with pytest.raises(ModelError, match="weights has shape"):
         Model(model.card, Linear(np.zeros((3, 2), np.float32), np.zeros(3, np.float32)))
     wrong = dataclasses.replace(model.card, shape=(2, 2, 2))

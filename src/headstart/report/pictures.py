@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from headstart._hardware import cores
 from headstart.errors import DataError, UnreadableImageError
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable, Sequence
 
     from headstart.cache import Progress, Store
@@ -128,7 +129,7 @@ class _Found:
     ) -> tuple[dict[int, str], int]:
         """Return pictures by row until the bytes are spent, and the bytes that are left."""
         made: dict[int, str] = {}
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             for first in range(0, len(rows), _AHEAD):
                 some = rows[first : first + _AHEAD]
                 for row, picture in zip(
