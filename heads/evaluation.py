@@ -272,7 +272,7 @@ def _fold(
         known["progress"] = steps.tell
     started = time.perf_counter()
     if isinstance(X, FeatureRows):
-        fitted.fit_rows(X.take(train), codes[train], rows.groups[train])
+        fitted.fit_rows(X.take(train), codes[train], rows.groups[train], progress=steps.tell)
     else:
         fitted.fit(X[train], codes[train], **known)
     fit_seconds = time.perf_counter() - started

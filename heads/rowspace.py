@@ -29,6 +29,7 @@ from headstart.heads.gram import (
 from headstart.heads.parallel import single_threaded
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import ArrayLike, NDArray
@@ -258,9 +259,12 @@ class CompactSpace:
         In the scale of a mean squared norm of 1 before centring.
     """
 
-    def __init__(self, rows: Rows, memory: int) -> None:
+    def __init__(
+        self, rows: Rows, memory: int, tell: Callable[[float], None] | None = None
+    ) -> None:
+        """Read the rows as often as `memory` asks for; `tell` is called with the share read."""
         self._rows, self._memory = rows, memory
-        K, square = _centred_products(rows, memory // 6)
+        K, square = _centred_products(rows, memory // 6, tell)
         self._scale = float(np.sqrt(square)) or 1.0
         K /= np.float32(self._scale**2)
         # K is symmetric: its transpose lies as Fortran has it, and the vectors take its place.
@@ -288,7 +292,9 @@ class CompactSpace:
         return weights, intercept - weights @ (sums[-1] / n)
 
 
-def _centred_products(rows: Rows, budget: int) -> tuple[NDArray[np.float32], float]:
+def _centred_products(
+    rows: Rows, budget: int, tell: Callable[[float], None] | None
+) -> tuple[NDArray[np.float32], float]:
     """Return ``(X - mean) (X - mean)ᵀ`` ``(n, n)`` and the mean squared norm of ``X``.
 
     A tile of widened rows of `budget` bytes is held at a time. The mean of the first one is taken
@@ -298,6 +304,8 @@ def _centred_products(rows: Rows, budget: int) -> tuple[NDArray[np.float32], flo
     K, tile = np.empty((n, n), np.float32), max(1, min(n, budget // (4 * d)))
     held, shift, squares = np.empty((tile, d), np.float32), np.zeros(d, np.float32), 0.0
     for first in range(0, n, tile):
+        if tell:
+            tell(1 - (1 - first / n) ** 2)  # of the triangle
         mine, after = slice(first, first + tile), first + tile
         for positions, block in rows.take(mine).blocks(_FEW):
             held[positions] = widened(block)

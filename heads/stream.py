@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import tempfile
 from dataclasses import dataclass
 from functools import reduce
@@ -29,7 +30,7 @@ from headstart.heads.rowspace import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -66,14 +67,22 @@ _FOLD_BYTES = 9
 _MOST_EXACT = 10_000
 
 
+def _nobody(share: float) -> None:
+    """Tell nobody which share of a fit is done."""
+
+
 @dataclass(frozen=True)
 class Labelled:
-    """Rows of a store with what is known of them: class numbers, weights, groups."""
+    """Rows of a store with what is known of them: class numbers, weights, groups.
+
+    `tell` is called with the share of the fit on them that is done.
+    """
 
     rows: Rows
     codes: Int
     weight: Float
     groups: NDArray[Any] | None
+    tell: Callable[[float], None] = _nobody
 
     def folds(self, n_splits: int, seed: int, *, enough: int = 1) -> Folds:
         """Return the first of some folds: as many as hold `enough` held-out rows together.
@@ -114,8 +123,14 @@ class StreamedHead(Head):
         self.require_memory(rows.X.shape, len(self.classes_))
         return self._fit(Labelled(ArrayRows(rows.X), rows.codes, rows.weight, rows.groups))
 
-    def fit_rows(self, rows: Rows, y: ArrayLike, groups: ArrayLike | None = None) -> Self:
-        """Train on rows of a store, block by block."""
+    def fit_rows(
+        self,
+        rows: Rows,
+        y: ArrayLike,
+        groups: ArrayLike | None = None,
+        progress: Callable[[float], None] = _nobody,
+    ) -> Self:
+        """Train on rows of a store, block by block; `progress` is told the share that is done."""
         self.classes_, codes = np.unique(np.asarray(y), return_inverse=True)
         if len(self.classes_) < 2:
             raise HeadError("a classifier needs rows of two classes or more; found 1 class")
@@ -124,7 +139,7 @@ class StreamedHead(Head):
         kept = None if groups is None else np.asarray(groups)
         self.require_memory(rows.shape, len(self.classes_))
         with _read_once(rows) as ready:
-            return self._fit(Labelled(ready, codes, weight, kept))
+            return self._fit(Labelled(ready, codes, weight, kept, progress))
 
     def require_memory(self, shape: tuple[int, int], classes: int) -> None:
         """Refuse training rows ``(n, d)`` that need more memory than may be used.
@@ -348,12 +363,12 @@ class StreamedLinear(StreamedHead):
             return self._fit_exactly(data)
         known = moments(data)
         mean, extent = known.mean, known.extent
-        chosen = 0
+        chosen, passes = 0, 0
         if len(grid) > 1 or self.loss != "logistic":
-            chosen = self._choose(data, grid, known)
+            chosen, passes = self._choose(data, grid, known)
         self.C_ = float(grid[chosen])
         everything = np.ones((len(data.codes), 1), dtype=bool)
-        last = self._train(data, everything, grid[[chosen]], known)
+        last = self._train(data, everything, grid[[chosen]], known, (passes, passes + 1))
         self.coef_ = (last.W[..., 0].T / extent).astype(np.float64)
         self.intercept_ = last.b[:, 0] - self.coef_ @ mean
         self.chosen_ = {"C": self.C_}
@@ -378,7 +393,7 @@ class StreamedLinear(StreamedHead):
 
     def _fit_exactly(self, data: Labelled) -> Self:
         """Choose and fit on coordinates of the training rows."""
-        space, k = CompactSpace(data.rows, self._memory), len(self.classes_)
+        space, k = CompactSpace(data.rows, self._memory, data.tell), len(self.classes_)
         head = logreg.LogisticHead(self.C, cv=self.cv, random_state=self.random_state)
         used = np.ones(len(data.codes), dtype=bool)
         head.fit_coordinates(
@@ -392,8 +407,11 @@ class StreamedLinear(StreamedHead):
         self.C_, self.chosen_ = head.C_, head.chosen_
         return self
 
-    def _choose(self, data: Labelled, grid: Float, known: Moments) -> int:
-        """Return the number of the penalty with the highest mean accuracy on held-out rows."""
+    def _choose(self, data: Labelled, grid: Float, known: Moments) -> tuple[int, int]:
+        """Return the number of the penalty with the highest mean accuracy on held-out rows.
+
+        And in how many passes that was found.
+        """
         folds = data.folds(self.cv, self.random_state, enough=_ENOUGH)
         trained = np.zeros((len(data.codes), len(folds)), dtype=bool)
         fold_of = np.full(len(data.codes), -1)
@@ -404,8 +422,10 @@ class StreamedLinear(StreamedHead):
         shape = (len(grid), len(judged), len(self.classes_))
         kept = np.empty(shape if self.loss != "logistic" else (0, 0, 0), np.float32)
         columns = [(f, c) for c in range(len(grid)) for f in range(len(folds))]
-        for part in np.array_split(columns, self._passes(data, len(columns))):
-            weights = self._train(data, trained[:, part[:, 0]], grid[part[:, 1]], known)
+        passes = self._passes(data, len(columns))
+        for number, part in enumerate(np.array_split(columns, passes)):
+            stage = (number, passes + 1)
+            weights = self._train(data, trained[:, part[:, 0]], grid[part[:, 1]], known, stage)
             for positions, block in chunks(data.rows, judged):
                 scores = weights.scores(widened(block).astype(np.float32))
                 for p, (f, c) in enumerate(part):
@@ -417,7 +437,7 @@ class StreamedLinear(StreamedHead):
         chosen = best(right / np.bincount(fold_of[judged])[:, None])
         if kept.size:
             self.temperature_ = temperature(data.codes[judged], kept[chosen].astype(np.float64))
-        return chosen
+        return chosen, passes
 
     def _passes(self, data: Labelled, columns: int) -> int:
         """Return in how many parts columns are trained, so that weights take half the memory."""
@@ -430,8 +450,12 @@ class StreamedLinear(StreamedHead):
         trained: NDArray[np.bool_],
         penalties: Float,
         known: Moments,
+        stage: tuple[int, int],
     ) -> _Weights:
-        """Return the weights of all columns, each of its own `trained` rows ``(n, P)``."""
+        """Return the weights of all columns, each of its own `trained` rows ``(n, P)``.
+
+        It is the training of this number, of so many.
+        """
         k, d = len(self.classes_), data.rows.shape[1]
         weights = _Weights.zero(d, k, len(penalties), known.mean, known.extent)
         rng = np.random.default_rng(self.random_state)
@@ -452,6 +476,7 @@ class StreamedLinear(StreamedHead):
                 slope *= (weight / len(positions)).astype(np.float32)[:, None]
                 weights.step(X, slope, share, most * 0.5 * (1 + np.cos(np.pi * seen / total)))
                 seen += len(positions)
+                data.tell((stage[0] + seen / total) / stage[1])
         return weights
 
 
@@ -601,7 +626,10 @@ class StreamedRidge(StreamedHead):
             part_of[test] = number
         judged = np.flatnonzero(part_of < len(folds))
         sums = [_Sums.zero(d, len(self.classes_)) for _ in range(len(folds) + 1)]
+        read = 0
         for positions, block in data.rows.blocks(_rows_at_once(data.rows, memory)):
+            read += len(positions)
+            data.tell(read / len(data.codes))
             for number, total in enumerate(sums):
                 mine = part_of[positions] == number
                 if mine.any():
@@ -737,9 +765,10 @@ class StreamedDense(StreamedHead):
 
         chosen, held_out = data.folds(10, self.random_state)[0]
         self.unit_ = moments(data).extent / float(np.sqrt(d))
-        rng = np.random.default_rng(self.random_state)
+        rng, begun = np.random.default_rng(self.random_state), itertools.count()
 
         def batches() -> Iterator[tuple[NDArray[Any], Int, Float]]:
+            data.tell(next(begun) / self.epochs)
             for positions, X in self._batches(data.rows, chosen, self.batch_size, rng):
                 yield X / np.float32(self.unit_), data.codes[positions], data.weight[positions]
 

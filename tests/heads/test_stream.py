@@ -114,6 +114,27 @@ def test_dense_reads_batches(draw: Draw) -> None:
         StreamedDense(max_memory=100_000).fit(X, label)
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        StreamedLinear(epochs=3),  # exactly, as there are few rows
+        StreamedLinear(epochs=3, max_memory=250_000),
+        StreamedLinear("squared_hinge", epochs=3),
+        StreamedRidge(),
+        pytest.param(StreamedDense(units=8, epochs=3), marks=pytest.mark.tensorflow),
+    ],
+)
+def test_progress_grows_from_step_to_step(draw: Draw, head: Any) -> None:
+    """A long training tells which share of it is done, in steps that rise to one at most."""
+    features, label = draw(90)
+    told: list[float] = []
+    rows = ArrayRows(features.reshape(90, -1).astype(np.float32))
+    head.fit_rows(rows, label, progress=told.append)
+    assert told == sorted(told)
+    assert 0 <= told[0] <= told[-1] <= 1
+    assert told[-1] >= 2 / 3 or len(told) == 1
+
+
 def test_logistic_regression_of_few_rows_is_exact(draw: Draw) -> None:
     """Where inner products fit, the head past memory is the one in memory, its penalty too."""
     features, label = draw(150, signal=0.2)
