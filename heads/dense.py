@@ -38,8 +38,8 @@ class DenseHead(Head):
     and the plain one has forty times as many weights to move. Weights map back to features by
     ``RowSpace.back``.
 
-    Of several units, dropouts, learning rates or starts, all combinations are trained side by
-    side as one program, and the one with the lowest loss on held-out training rows is kept.
+    Of several units, dropouts, learning rates or starts, all combinations are trained, a few side
+    by side, by one program, and the one with the lowest loss on held-out training rows is kept.
 
     Parameters
     ----------

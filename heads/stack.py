@@ -1,8 +1,9 @@
-"""Many networks of one hidden layer, trained side by side as one Keras program.
+"""Many networks of one hidden layer, trained a few side by side by one Keras program.
 
-Their first layers stand side by side, a few in one matrix, so that one product serves them; the
-rows stay on the device, where a batch is a few row numbers. Written against Keras 3 alone, for
-each of its backends. This module imports Keras: import it inside the function that trains.
+The first layers of a few stand side by side in one matrix, so that one product serves them; a
+program that has been traced for these trains the next few. The rows stay on the device, where a
+batch is a few row numbers. Written against Keras 3 alone, for each of its backends. This module
+imports Keras: import it inside the function that trains.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     Weights = tuple[Single, ...]
     Batch = tuple[NDArray[Any], Int, NDArray[Any]]
 
-#: Networks whose first layers are one matrix: a step of four such matrices took less processor time
-#: than one of a matrix of all sixteen networks.
+#: Networks that are trained side by side. With sixteen, a program took twice as long to trace, its
+#: steps took as long as those of four times four, and all went on until the last was finished.
 _TOGETHER = 4
 
 
@@ -96,32 +97,80 @@ def train(
     Two classes share one sigmoid, more have a softmax. `progress` is told the share of epochs that
     are done.
     """
-    codes, weight, held = rows.codes, rows.weight, rows.held
-    outputs = 1 if codes.max() == 1 else int(codes.max()) + 1
-    # Batches of one size, as a program is compiled once; rows that fill the last do not count.
-    steps = max(1, round(len(rows.chosen) / schedule.batch_size))
-    batch = -(-len(rows.chosen) // steps)
-    order = np.resize(rows.chosen, steps * batch)
-    counted = weight[order] * (np.arange(len(order)) < len(rows.chosen))
-    with _seeded(networks[0].seed):
-        model = Stack(rows.X, networks, outputs)
-        model.compile(
-            optimizer=FusedAdam(1.0, epsilon=1e-12),
-            loss=_sigmoid_loss if outputs == 1 else _softmax_loss,
-            jit_compile=_compiled(),
-            steps_per_execution=steps,
-        )
-        watch = Watch(held[:, None], codes[held], weight[held], schedule, progress)
-        model.fit(
-            order[:, None],
-            codes[order, None, None].astype(np.int32),
-            sample_weight=counted.astype(np.float32),
-            batch_size=batch,
-            epochs=schedule.epochs,
-            callbacks=[watch],
-            verbose=0,
-        )
-    return watch.best
+    outputs = 1 if rows.codes.max() == 1 else int(rows.codes.max()) + 1
+    model: Stack | None = None
+    done: list[Trained] = []
+    groups = _groups(networks)
+    for group in groups:
+        form = _Form.of(group, len(groups[0]), rows.X.shape[1], outputs)
+        if model is None or model.form != form:
+            model = _program(rows.X, form)
+        model.start(group, networks[0].seed)
+        watch = _Watch(model, rows, schedule, min((r.loss for r in done), default=np.inf))
+        # What a network learns does not depend on its group: all take the same batches.
+        batches = _batches(rows, schedule.batch_size, networks[0].seed)
+        for epoch in range(1, schedule.epochs + 1):
+            for numbers, codes, weight in next(batches):
+                model.train_on_batch(numbers, codes, sample_weight=weight)
+            over = watch.look(epoch)
+            if progress:
+                share = len(done) + len(group) * epoch / schedule.epochs
+                progress(share / len(networks))
+            if over:
+                break
+        done += watch.best
+    return done
+
+
+def _batches(rows: Examples, size: int, seed: int) -> Iterator[Iterable[Batch]]:
+    """Yield for each epoch its batches of row numbers, codes and weights, `size` rows or so each.
+
+    Batches are of one size, as a program is compiled once; rows that fill the last do not count.
+    """
+    steps = max(1, round(len(rows.chosen) / size))
+    every = -(-len(rows.chosen) // steps) * steps
+    filled = np.resize(rows.chosen, every)
+    counted = np.where(np.arange(every) < len(rows.chosen), rows.weight[filled], 0)
+    rng = np.random.default_rng(seed)
+    while True:
+        place = rng.permutation(every).reshape(steps, -1)
+        numbers = filled[place]
+        codes = rows.codes[numbers].astype(np.int32)
+        weight = counted[place].astype(np.float32)
+        yield zip(numbers[..., None], codes[..., None, None], weight, strict=True)
+
+
+def _groups(networks: Sequence[Network]) -> list[Sequence[Network]]:
+    """Return as few groups as can be of networks to train side by side, of nearly equal size."""
+    size = -(-len(networks) // -(-len(networks) // _TOGETHER))
+    return [networks[first : first + size] for first in range(0, len(networks), size)]
+
+
+@dataclass(frozen=True)
+class _Form:
+    """What a program is traced for.
+
+    Attributes
+    ----------
+    count, features, units, outputs : int
+        Places for networks; numbers of a row; units and outputs of a place.
+    kinds : int
+        1 where all places keep the same units by the same draw, else `count`.
+    """
+
+    count: int
+    features: int
+    units: int
+    outputs: int
+    kinds: int
+
+    @classmethod
+    def of(cls, networks: Sequence[Network], count: int, features: int, outputs: int) -> _Form:
+        """Return what these networks need."""
+        units = max(network.units for network in networks)
+        keep = _keep(networks, units)
+        kinds = 1 if (keep == keep[0]).all() else count
+        return cls(count, features, units, outputs, kinds)
 
 
 def _compiled() -> bool:
@@ -133,100 +182,104 @@ class Stack(keras.Model):  # type: ignore[misc]
     """The networks: row numbers ``(b, 1)`` in, logits ``(b, networks, k)`` out.
 
     Weights are kept divided by the learning rate of their network. Adam's steps do not depend on
-    the scale of a gradient, so that with a rate of 1 each network moves at its own.
+    the scale of a gradient, so that with a rate of 1 each network moves at its own. All that tells
+    one group of networks from another is in variables: `start` begins with others.
     """
 
-    def __init__(self, X: Single, networks: Sequence[Network], outputs: int) -> None:
+    def __init__(self, X: Single, form: _Form) -> None:
         super().__init__()
-        self.networks = list(networks)
+        self.form = form
+        self.networks: tuple[Network, ...] = ()
         ones = np.ones((len(X), 1), np.float32)  # times the last row of inner: the biases
-        self.X = _variable(self, "X", np.hstack([X, ones]), trainable=False)
+        self.X = _variable(self, "X", np.hstack([X, ones]).shape, trainable=False)
+        self.X.assign(np.hstack([X, ones]))
         self.products = "bfloat16" if native_bfloat16() else "float32"
-        self.width = max(network.units for network in networks)
-        firsts = range(0, len(networks), _TOGETHER)
-        self.groups = [
-            _Group(self, X.shape[1], networks[first : first + _TOGETHER], outputs)
-            for first in firsts
-        ]
-        self.noise = keras.random.SeedGenerator(networks[0].seed)
+        self.inner = _variable(self, "inner", (form.features + 1, form.count * form.units))
+        self.outer = _variable(self, "outer", (form.count, form.units, form.outputs))
+        self.last = _variable(self, "last", (form.count, form.outputs))
+        self.rate = _variable(self, "rate", (form.count, 1), trainable=False)
+        self.keep = _variable(self, "keep", (form.kinds, form.units), trainable=False)
+        self.noise = keras.random.SeedGenerator(0)
+        self.built = True
+
+    def start(self, networks: Sequence[Network], seed: int) -> None:
+        """Begin with these networks: their first weights, no steps taken, and noise of a seed."""
+        form, self.networks = self.form, tuple(networks)
+        inner = np.zeros(self.inner.shape, np.float32)
+        outer = np.zeros(self.outer.shape, np.float32)
+        for h, network in enumerate(networks):
+            mine = slice(h * form.units, h * form.units + network.units)
+            inner[:-1, mine], outer[h, : network.units] = _initial(
+                form.features, network, form.outputs
+            )
+        for variable in self.optimizer.variables:
+            if variable is not self.optimizer.learning_rate:
+                variable.assign(np.zeros(variable.shape, variable.dtype))
+        rate = np.array([[network.learning_rate] for network in networks], np.float32)
+        fill = form.count - len(networks)  # places that no network is for learn nothing
+        self.inner.assign(inner)
+        self.outer.assign(outer)
+        self.last.assign(np.zeros(self.last.shape, np.float32))
+        self.rate.assign(np.pad(rate, ((0, fill), (0, 0))))
+        self.keep.assign(np.resize(_keep(networks, form.units), self.keep.shape))
+        self.noise.state.assign(np.array([seed, 0], self.noise.state.dtype))
 
     def call(self, rows: Any, *, training: bool = False) -> Any:
         """Return logits of the rows with these numbers."""
-        x = ops.take(self.X, rows[:, 0], axis=0)
-        drawn = None
-        if training:  # all networks drop out by the same draw
-            drawn = keras.random.uniform((ops.shape(x)[0], 1, self.width), seed=self.noise)
+        count, units, k = self.outer.shape
         # Products of a training step may be rounded, as a step is anyway; what is judged is not.
-        x = ops.cast(x, self.products if training else "float32")
-        return ops.concatenate([group.logits(x, drawn) for group in self.groups], axis=1)
-
-    def separate(self, h: int) -> Weights:
-        """Return the weights of one network."""
-        return self.groups[h // _TOGETHER].separate(h % _TOGETHER)
-
-
-class _Group:
-    """Networks whose first layers stand side by side in one matrix; the model owns the weights."""
-
-    def __init__(
-        self, model: Stack, features: int, networks: Sequence[Network], outputs: int
-    ) -> None:
-        self.networks = list(networks)
-        self.width = max(network.units for network in networks)
-        self.rate = np.array([[n.learning_rate] for n in networks], dtype=np.float32)
-        inner = np.zeros((features + 1, len(networks) * self.width), np.float32)
-        outer = np.zeros((len(networks), self.width, outputs), np.float32)
-        for h, network in enumerate(networks):
-            mine = slice(h * self.width, h * self.width + network.units)
-            inner[:-1, mine], outer[h, : network.units] = _initial(features, network, outputs)
-        self.inner = _variable(model, "inner", inner)
-        self.outer = _variable(model, "outer", outer)
-        self.last = _variable(model, "last", np.zeros(outer.shape[::2], np.float32))
-        real = np.arange(self.width) < np.array([[network.units] for network in networks])
-        keep = np.array([[1 - network.dropout] for network in networks])
-        keep = np.where(real, keep, 0).astype(np.float32)
-        self.keep = keep[:1] if (keep == keep[0]).all() else keep
-
-    def logits(self, x: Any, drawn: Any) -> Any:
-        """Return logits ``(b, networks, k)`` of rows in the dtype of the products.
-
-        A unit drops out where `drawn` ``(b, 1, width)`` is not below what is kept; None keeps all.
-        """
-        count, k, dtype = len(self.networks), self.outer.shape[-1], x.dtype
+        dtype = self.products if training else "float32"
+        x = ops.cast(ops.take(self.X, rows[:, 0], axis=0), dtype)
         hidden = ops.relu(ops.matmul(x, ops.cast(self.inner, dtype)))
-        if drawn is not None:
-            kept = drawn[..., : self.width] < self.keep
-            mask = ops.where(kept, 1 / np.maximum(self.keep, 1e-6), 0.0)
-            hidden = ops.reshape(hidden, (-1, count, self.width)) * ops.cast(mask, dtype)
+        if training:  # all networks drop out by the same draw
+            drawn = keras.random.uniform((ops.shape(x)[0], 1, units), seed=self.noise)
+            mask = ops.where(drawn < self.keep, 1 / ops.maximum(self.keep, 1e-6), 0.0)
+            hidden = ops.reshape(hidden, (-1, count, units)) * ops.cast(mask, dtype)
         # Rates go to the small matrix. One product with zeros between the networks is faster than
         # a product for each of them.
         outer = self.outer * self.rate[:, None] ** 2
         own = np.eye(count, dtype=np.float32)[:, None, :, None]
-        outer = ops.reshape(outer[:, :, None] * own, (count * self.width, count * k))
-        logits = ops.matmul(ops.reshape(hidden, (-1, count * self.width)), ops.cast(outer, dtype))
+        outer = ops.reshape(outer[:, :, None] * own, (count * units, count * k))
+        logits = ops.matmul(ops.reshape(hidden, (-1, count * units)), ops.cast(outer, dtype))
         logits = ops.reshape(ops.cast(logits, "float32"), (-1, count, k))
         return logits + self.last * self.rate
 
     def separate(self, h: int) -> Weights:
         """Return the weights of one network."""
-        units, rate = self.networks[h].units, self.rate[h, 0]
-        mine = slice(h * self.width, h * self.width + units)
+        units, rate = self.networks[h].units, self.networks[h].learning_rate
+        mine = slice(h * self.form.units, h * self.form.units + units)
         parts = (
             self.inner[:-1, mine],
             self.inner[-1, mine],
             self.outer[h, :units],
             self.last[h],
         )
-        return tuple(ops.convert_to_numpy(part) * rate for part in parts)
+        return tuple(ops.convert_to_numpy(part) * np.float32(rate) for part in parts)
 
 
-def _variable(model: Any, name: str, value: Single, *, trainable: bool = True) -> Any:
-    """Return a weight of a model that starts with a value."""
-    variable = model.add_weight(
-        shape=value.shape, name=name, trainable=trainable, initializer="zeros"
+def _program(X: Single, form: _Form) -> Stack:
+    """Return a program that is ready to start."""
+    model = Stack(X, form)
+    model.compile(
+        optimizer=FusedAdam(1.0, epsilon=1e-12),
+        loss=_sigmoid_loss if form.outputs == 1 else _softmax_loss,
+        jit_compile=_compiled(),
     )
-    variable.assign(value)
-    return variable
+    # If the first step had to make these variables, it would be traced twice.
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def _keep(networks: Sequence[Network], units: int) -> Single:
+    """Return the share of its draws in which a unit is kept ``(networks, units)``; 0: no unit."""
+    real = np.arange(units) < np.array([[network.units] for network in networks])
+    keep = np.array([[1 - network.dropout] for network in networks])
+    return np.where(real, keep, 0).astype(np.float32)
+
+
+def _variable(model: Any, name: str, shape: Any, *, trainable: bool = True) -> Any:
+    """Return a weight of a model, zeros at first."""
+    return model.add_weight(shape=shape, name=name, trainable=trainable, initializer="zeros")
 
 
 def _initial(d: int, network: Network, outputs: int) -> tuple[Single, Single]:
@@ -235,7 +288,8 @@ def _initial(d: int, network: Network, outputs: int) -> tuple[Single, Single]:
 
     def layer(fan_in: int, fan_out: int, fan: int) -> Single:
         limit = np.sqrt(6 / (fan + network.units)) / network.learning_rate
-        return rng.uniform(-limit, limit, (fan_in, fan_out)).astype(np.float32)
+        drawn = rng.random((fan_in, fan_out), np.float32)
+        return drawn * np.float32(2 * limit) - np.float32(limit)
 
     return layer(d, network.units, d), layer(network.units, outputs, outputs)
 
@@ -324,48 +378,32 @@ def _held_loss(model: Any, held: Iterable[Batch]) -> float:
     return loss / total
 
 
-class Watch(keras.callbacks.Callback):  # type: ignore[misc]
+class _Watch:
     """Knows each network's lowest loss on held-out rows, and the weights of the best of them.
 
     A network that has not become better for `patience` epochs is finished, as it would be alone,
-    whatever it does while others go on.
+    whatever it does while others go on. `least` is the lowest loss of networks trained before.
     """
 
-    def __init__(
-        self,
-        rows: Int,
-        codes: Int,
-        weight: Single,
-        schedule: Schedule,
-        progress: Callable[[float], None] | None,
-    ) -> None:
-        super().__init__()
-        self.rows, self.codes, self.weight = rows, codes, weight
-        self.schedule, self.progress = schedule, progress
-        self.best: list[Trained] = []
+    def __init__(self, model: Stack, rows: Examples, schedule: Schedule, least: float) -> None:
+        self._model, self._patience, self._least = model, schedule.patience, least
+        self._rows, self._codes = rows.held[:, None], rows.codes[rows.held]
+        self._weight = rows.weight[rows.held]
+        self.best = [Trained((), np.inf, 0)] * len(model.networks)
 
-    def on_train_begin(self, logs: Any = None) -> None:
-        """Start with nothing."""
-        del logs
-        self.best = [Trained((), np.inf, 0)] * len(self.model.networks)
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Measure every network that is not finished; stop when all are."""
-        del logs
-        patience = self.schedule.patience
-        loss = _losses(ops.convert_to_numpy(self.model(self.rows)), self.codes, self.weight)
-        least = min(trained.loss for trained in self.best)
-        going = [epoch - trained.epoch < patience for trained in self.best]
+    def look(self, epoch: int) -> bool:
+        """Measure every network that is not finished; return whether all are."""
+        logits = ops.convert_to_numpy(self._model(self._rows))
+        loss = _losses(logits, self._codes, self._weight)
+        going = [epoch - 1 - trained.epoch < self._patience for trained in self.best]
         better = [h for h, on in enumerate(going) if on and loss[h] < self.best[h].loss]
         for h in better:
-            self.best[h] = Trained((), float(loss[h]), epoch + 1)
+            self.best[h] = Trained((), float(loss[h]), epoch)
         leader = min(better, key=loss.__getitem__, default=None)
-        if leader is not None and loss[leader] < least:  # weights of others are never asked for
-            self.best[leader] = replace(self.best[leader], weights=self.model.separate(leader))
-        if self.progress:
-            self.progress((epoch + 1) / self.schedule.epochs)
-        if all(epoch + 1 - trained.epoch >= patience for trained in self.best):
-            self.model.stop_training = True
+        if leader is not None and loss[leader] < self._least:  # others' weights nobody asks for
+            self._least = loss[leader]
+            self.best[leader] = replace(self.best[leader], weights=self._model.separate(leader))
+        return all(epoch - trained.epoch >= self._patience for trained in self.best)
 
 
 def _losses(logits: Single, codes: Int, weight: NDArray[Any]) -> NDArray[np.float64]:

@@ -83,15 +83,39 @@ def test_a_grid_is_one_program_and_the_best_is_kept(rows: Any) -> None:
     assert min(fast) < min(slow)
 
 
-def test_a_network_of_a_grid_is_what_it_is_alone(rows: Any) -> None:
-    """Without dropout, a network learns the same beside others as alone, in whatever group."""
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_a_network_of_a_grid_is_what_it_is_alone(rows: Any, dropout: float) -> None:
+    """A network learns the same beside others as alone, in whatever group."""
     X, y, new, _ = rows
-    options: dict[str, Any] = {"dropout": 0.0, "epochs": 3, "units": 16, "batch_size": 32}
+    options: dict[str, Any] = {"dropout": dropout, "epochs": 3, "units": 16, "batch_size": 32}
     alone = DenseHead(learning_rate=1e-3, **options).fit(X, y)
     for slow in ([1e-5], [1e-8, 1e-7, 1e-6, 1e-5]):
         beside = DenseHead(learning_rate=[*slow, 1e-3], **options).fit(X, y)
         assert beside.chosen_["learning_rate"] == 1e-3
         assert np.allclose(alone.predict_proba(new), beside.predict_proba(new), atol=1e-4)
+
+
+def test_a_program_is_made_once_for_networks_of_one_form(
+    rows: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More networks than are trained side by side take their turns in it; other units do not."""
+    from headstart.heads import stack
+
+    X, y, _, _ = rows
+    made: list[Any] = []
+    make = stack._program
+
+    def counted(X: Any, form: Any) -> Any:
+        made.append(form)
+        return make(X, form)
+
+    monkeypatch.setattr(stack, "_program", counted)
+    head = DenseHead(units=8, starts=10, epochs=2).fit(X, y)
+    assert len(made) == 1
+    assert len(head.losses_) == 10
+    assert len({loss for _, loss in head.losses_}) == 10
+    DenseHead(units=[8, 4], starts=4, epochs=1).fit(X, y)
+    assert [form.units for form in made[1:]] == [8, 4]
 
 
 def test_progress_is_told_epoch_by_epoch(rows: Any) -> None:
