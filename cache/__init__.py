@@ -16,6 +16,7 @@ from headstart.cache.progress import Progress
 from headstart.cache.spec import Spec
 from headstart.cache.store import Store
 from headstart.cache.verify import Verification, verify
+from headstart.cache.widening import widened
 
 __all__ = [
     "SEAL_BYTES",
@@ -37,5 +38,6 @@ __all__ = [
     "sha256_of",
     "tidy",
     "verify",
+    "widened",
     "write_rows",
 ]

@@ -7,11 +7,11 @@ import errno
 import io
 import math
 import os
-import zlib
 from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
+from zlib_ng import zlib_ng
 
 from headstart.cache import _files
 from headstart.errors import CorruptStoreError, HeadstartError
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_ALLOWED_FILTERS = {1, 2, 3, 32000}  # deflate, shuffle, fletcher32, lzf
+_DEFLATE = 1
+_ALLOWED_FILTERS = {_DEFLATE, 2, 3, 32000}  # and shuffle, fletcher32, lzf
+#: A dataset of which more than this share of rows is asked for is read whole by HDF5.
+_WHOLE_SHARE = 0.25
 _CHUNK_BYTES = 64 << 10
 _MAX_CHUNK_BYTES = 1 << 30
 _MAX_RATIO = 1100  # no filter makes more of a byte: deflate at its best gives 1032
@@ -226,7 +229,7 @@ def _packed(chunk: NDArray[Any]) -> bytes:
     HDF5's own way of writing looks for everything else that repeats: twice as slow, larger, and
     slower to read.
     """
-    packer = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)
+    packer = zlib_ng.compressobj(1, strategy=zlib_ng.Z_RLE)
     return packer.compress(np.ascontiguousarray(chunk).data) + packer.flush()
 
 
@@ -305,8 +308,7 @@ def features(file: h5py.File, name: str, dtype: str, rows: int) -> h5py.Dataset:
         raise CorruptStoreError(f"{where} is not chunked by rows")
     if math.prod(dataset.chunks) * dataset.dtype.itemsize > _MAX_CHUNK_BYTES:
         raise CorruptStoreError(f"{where} has chunks of {dataset.chunks}; that is refused")
-    properties = dataset.id.get_create_plist()
-    used = [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
+    used = _filters(dataset)
     if not set(used) <= _ALLOWED_FILTERS or len(set(used)) < len(used):
         raise CorruptStoreError(f"{where} needs the filters {used}; that is refused")
     stored, declared = dataset.id.get_storage_size(), dataset.size * dataset.dtype.itemsize
@@ -314,6 +316,55 @@ def features(file: h5py.File, name: str, dtype: str, rows: int) -> h5py.Dataset:
     if not held or dataset.id.get_num_chunks() != math.ceil(rows / dataset.chunks[0]):
         raise CorruptStoreError(f"{where} declares {rows} rows the file does not hold")
     return dataset
+
+
+def read_rows(dataset: h5py.Dataset, rows: NDArray[np.int64]) -> NDArray[Any]:
+    """Return sorted rows ``(r, ...)`` of a dataset that `features` has checked.
+
+    What is deflated is inflated here, by zlib-ng: in two thirds of the time that HDF5 takes with
+    zlib, and a row alone costs what it costs among others.
+    """
+    if _filters(dataset) == [_DEFLATE]:
+        return _inflated_rows(dataset, rows)
+    first, last = int(rows[0]), int(rows[-1]) + 1
+    if len(rows) >= _WHOLE_SHARE * (last - first):
+        span: NDArray[Any] = np.asarray(dataset[first:last])
+        whole = len(span) == len(rows) and bool((np.diff(rows) == 1).all())
+        return span if whole else span[rows - first]
+    return np.stack([dataset[int(row)] for row in rows])
+
+
+def _inflated_rows(dataset: h5py.Dataset, rows: NDArray[np.int64]) -> NDArray[Any]:
+    result = np.empty((len(rows), *dataset.shape[1:]), dataset.dtype)
+    step, chunks, dtype = dataset.chunks[0], dataset.chunks, dataset.dtype
+    size = math.prod(chunks) * dtype.itemsize
+    numbers, starts = np.unique(rows // step, return_index=True)
+    for number, first, last in zip(numbers * step, starts, [*starts[1:], len(rows)], strict=True):
+        chunk = np.frombuffer(_inflated(dataset, int(number), size), dtype).reshape(chunks)
+        np.take(chunk, rows[first:last] - number, 0, result[first:last], "clip")
+    return result
+
+
+def _inflated(dataset: h5py.Dataset, row: int, size: int) -> bytes:
+    """Return the `size` bytes of the chunk that begins with `row`."""
+    data: bytes
+    skipped, data = dataset.id.read_direct_chunk((row, *[0] * (dataset.ndim - 1)))
+    whole = True
+    if not skipped:
+        unpacker = zlib_ng.decompressobj()
+        try:
+            data = unpacker.decompress(data, size + 1)  # never more, whatever it would become
+        except zlib_ng.error as error:  # type: ignore[misc]  # the stub calls the class an instance
+            raise ValueError(f"the chunk of row {row} cannot be inflated: {error}") from error
+        whole = unpacker.eof
+    if len(data) != size or not whole:
+        raise ValueError(f"the chunk of row {row} has not the {size} bytes of its shape")
+    return data
+
+
+def _filters(dataset: h5py.Dataset) -> list[int]:
+    properties = dataset.id.get_create_plist()
+    return [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
 
 
 def _size(file: h5py.File) -> int:

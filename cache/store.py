@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from headstart.cache import _files, _hdf5, catalog, handover, markup
 from headstart.cache.mirror import Mirror, local_store
 from headstart.cache.shard import DATASET, ShardInfo
+from headstart.cache.widening import widened
 from headstart.errors import (
     CorruptStoreError,
     HeadstartError,
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    import h5py
     from numpy.typing import DTypeLike, NDArray
 
     from headstart.cache.catalog import LayerIndex
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 
 Pool = Literal["none", "avg", "max"]
 POOLS = ("none", "avg", "max")
-#: A shard of which more than this share of rows is asked for is read whole.
-_WHOLE_SHARE = 0.25
+#: What is read at a time on the way to one array: little enough to stay in a processor's cache.
+_BLOCK_BYTES, _FEW = 1 << 20, 16
 
 
 class Store:
@@ -246,11 +247,14 @@ class Store:
         if rows is not None and split is not None:
             raise StoreError("give split or rows, not both")
         wanted = self.rows(split) if rows is None else self._catalog_rows(rows)
+        index, _ = self._stored(layer, pool)
+        row_bytes = math.prod(index.shape) * np.dtype(index.spec.dtype).itemsize
+        few = max(_FEW, _BLOCK_BYTES // row_bytes)
         result: NDArray[Any] | None = None
-        for positions, block in self.blocks(layer, rows=wanted, pool=pool):
-            if result is None:
+        for positions, block in self.blocks(layer, rows=wanted, block_rows=few, pool=pool):
+            if result is None:  # now that a shard has vouched for the shape
                 result = np.empty((len(wanted), *block.shape[1:]), dtype)
-            result[positions] = block
+            result[positions] = widened(block) if result.dtype == np.float32 else block
         if result is None:
             return np.empty((0, *self._shape(layer, pool)), dtype)
         return result
@@ -422,7 +426,7 @@ class Store:
                 )
             for first in range(0, len(local), block_rows):
                 part = slice(first, min(first + block_rows, len(local)))
-                yield part, _take(dataset, local[part])
+                yield part, _hdf5.read_rows(dataset, local[part])
 
     def check_shard(self, info: ShardInfo, *, again: bool = False) -> None:
         """Check a shard against the SHA-256 it was published with, once per process.
@@ -467,19 +471,6 @@ class Store:
                 f"expected {info.sha256[:16]}...); {catalog.remedy(self.path)}"
             )
         self._checked[key] = found
-
-
-def _take(dataset: h5py.Dataset, local: NDArray[np.int64]) -> NDArray[Any]:
-    """Read sorted rows of a dataset: one range if they are dense, else row by row."""
-    first, last = int(local[0]), int(local[-1]) + 1
-    if len(local) >= _WHOLE_SHARE * (last - first):
-        span: NDArray[Any] = np.asarray(dataset[first:last])
-        return span if len(span) == len(local) and _consecutive(local) else span[local - first]
-    return np.stack([dataset[int(row)] for row in local])
-
-
-def _consecutive(local: NDArray[np.int64]) -> bool:
-    return bool((np.diff(local) == 1).all())
 
 
 def pooled(block: NDArray[Any], pool: Pool) -> NDArray[Any]:

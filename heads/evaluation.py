@@ -11,9 +11,9 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.utils.validation import has_fit_parameter
 
+from headstart.cache import widened
 from headstart.heads import metrics
 from headstart.heads.base import Head
-from headstart.heads.gram import widened
 from headstart.heads.parallel import parallel
 from headstart.heads.rows import FeatureRows
 

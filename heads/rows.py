@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headstart.cache import widened
 from headstart.cache.store import pooled
-from headstart.heads.gram import widened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -15,7 +15,7 @@ import scipy.linalg
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from headstart.cache import SEAL_BYTES, check_seal, publish_bytes, sealed
+from headstart.cache import SEAL_BYTES, check_seal, publish_bytes, sealed, widened
 from headstart.errors import HeadstartError
 from headstart.heads.gram import (
     ArrayRows,
@@ -24,7 +24,6 @@ from headstart.heads.gram import (
     gram,
     products,
     project,
-    widened,
 )
 from headstart.heads.parallel import single_threaded
 

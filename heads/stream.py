@@ -14,11 +14,12 @@ import scipy.linalg
 from sklearn.utils.class_weight import compute_class_weight
 
 from headstart._keras import import_keras
+from headstart.cache import widened
 from headstart.errors import HeadError
 from headstart.heads import logreg, ridge, svm
 from headstart.heads.base import Head, Training, softmax
 from headstart.heads.folds import best, fewest_groups, grouped_folds
-from headstart.heads.gram import ArrayRows, widened
+from headstart.heads.gram import ArrayRows
 from headstart.heads.logistic import SOLVER_BYTES
 from headstart.heads.metrics import temperature
 from headstart.heads.rows import FeatureRows

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import time
+import zlib
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -121,3 +123,56 @@ def test_rows_that_share_chunks_are_all_there(rows: int) -> None:
     with h5py.File(io.BytesIO(data)) as file:
         assert file["features"].chunks[0] == min(rows, 32)
         np.testing.assert_array_equal(file["features"][:], features)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"compression": "gzip"},
+        {"compression": "lzf"},
+        {"compression": "gzip", "shuffle": True},
+        {"fletcher32": True},
+    ],
+    ids=["deflate", "lzf", "shuffle", "fletcher32"],
+)
+@pytest.mark.parametrize("step", [1, 4])
+@settings(max_examples=20, deadline=None)
+@given(rows=st.lists(st.integers(0, 9), min_size=1, max_size=12).map(sorted))
+def test_any_rows_are_read(options: dict[str, Any], step: int, rows: list[int]) -> None:
+    """However they are packed, and however many share a chunk; also the same row twice."""
+    features = np.arange(10 * 6, dtype=np.float16).reshape(10, 2, 3)
+    with h5py.File(io.BytesIO(), "w") as file:
+        dataset = file.create_dataset("a", data=features, chunks=(step, 2, 3), **options)
+        found = _hdf5.read_rows(dataset, np.array(rows))
+    np.testing.assert_array_equal(found, features[rows])
+
+
+def test_a_chunk_that_is_not_packed_is_read() -> None:
+    """HDF5 leaves a chunk as it is where packing does not make it smaller."""
+    features = np.ones((2, 3), np.float16)
+    with h5py.File(io.BytesIO(), "w") as file:
+        dataset = file.create_dataset("a", (2, 3), "f2", chunks=(1, 3), compression="gzip")
+        for row, values in enumerate(features):
+            dataset.id.write_direct_chunk((row, 0), values.tobytes(), filter_mask=1)
+        found = _hdf5.read_rows(dataset, np.arange(2))
+    np.testing.assert_array_equal(found, features)
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        b"x",
+        b"nonsense",
+        zlib.compress(bytes(5)),
+        zlib.compress(bytes(7)),
+        zlib.compress(bytes(6))[:-5],
+    ],
+    ids=["a byte", "nonsense", "too short", "too long", "cut short"],
+)
+def test_a_chunk_of_another_length_is_refused(packed: bytes) -> None:
+    """What does not unpack to a row is no row."""
+    with h5py.File(io.BytesIO(), "w") as file:
+        dataset = file.create_dataset("a", (1, 3), "f2", chunks=(1, 3), compression="gzip")
+        dataset.id.write_direct_chunk((0, 0), packed)
+        with pytest.raises((ValueError, OSError)):
+            _hdf5.read_rows(dataset, np.arange(1))
