@@ -29,9 +29,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-import h5py
 import numpy as np
 from jpegs import draw
+from storage import READ, storage
 
 SIDES = Path(__file__).parent / "sides"
 TORCH = ["torch==2.13.0", "h5py", "numpy", "pillow", "platformdirs"]
@@ -41,7 +41,6 @@ NOTEBOOK = "notebook"
 TORCH_SIDE = "PyTorch compiled"
 FIRST = "seconds to the first batch"
 _BEYOND = "share of a fresh process beyond start-up, wall"
-_READ = "read, images/core-s"
 _HOPELESS = 8  # times the fastest side's seconds: such a side takes one round
 
 
@@ -367,7 +366,7 @@ def real(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         found[name] = {
             "pictures": len(exact),
             **_cosines(exact, store),
-            **_storage(store),
+            **storage(store),
             "accuracy and its interval": accuracy,
         }
     return found
@@ -380,28 +379,6 @@ def _cosines(exact: Any, store: Any) -> dict[str, float]:
     return {
         "least cosine": round(float(cosines.min()), 6),
         "mean cosine": round(float(cosines.mean()), 6),
-    }
-
-
-def _storage(store: Any) -> dict[str, float]:
-    """KB a row in the shards, and rows a core-second read back, as stored, in two ways."""
-    size = sum(path.stat().st_size for path in (store.path / "shards").iterdir())
-
-    def alone() -> None:
-        with h5py.File(store.path / "features.h5") as file:
-            file["mixed7"][:]
-
-    ways = {_READ: lambda: store.features(dtype="float16"), f"{_READ}, by h5py alone": alone}
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(5):
-        for name, read in ways.items():
-            started = time.process_time()
-            read()
-            seconds[name].append(time.process_time() - started)
-    distinct = len(np.unique(store.image_sha256()))
-    return {
-        "KB/image": round(size / distinct / 1000, 1),
-        **{name: round(len(store) / statistics.median(taken)) for name, taken in seconds.items()},
     }
 
 
@@ -457,7 +434,7 @@ def _real_lines(name: str, found: dict[str, Any]) -> list[dict[str, Any]]:
             1.0,
         ),
         _line(f"{name}: KB an image", mine.get("KB/image"), 26.0, most=True),
-        _line(f"{name}: images read a core-second", mine.get(_READ), 5000),
+        _line(f"{name}: images read a core-second", mine.get(READ), 5000),
     ]
 
 
