@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,8 @@ from headstart.extract import pipeline
 from headstart.extract import weights as weights_module
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -28,12 +32,33 @@ def environment(log: Path, delay: float) -> dict[str, Any]:
     return {"env_vars": variables, "worker_process_setup_hook": "reliability.hook.install"}
 
 
+def beside(call: Callable[[], Any]) -> Future[Any]:
+    """Make a call in a thread, and return what will hold its answer or its error."""
+    found: Future[Any] = Future()
+
+    def work() -> None:
+        try:
+            found.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - raised where the answer is asked for
+            found.set_exception(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    return found
+
+
 class NotedBase(fakes.FakeBase):
-    """The stand-in base, which notes when a process begins and ends a batch."""
+    """The stand-in base, which notes when a process begins and ends a batch.
+
+    Where a gate is beside the log, a batch that has begun ends only while fewer have ended than
+    the gate lets through.
+    """
 
     def __call__(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         note("begin")
         time.sleep(float(os.environ[DELAY]))
+        log = Path(os.environ[LOG])
+        while _is_shut(log):
+            time.sleep(0.02)
         found = super().__call__(pixels)
         note("end")
         return found
@@ -53,6 +78,30 @@ def at_work(log: Path) -> set[int]:
         process, what = line.split()
         last[int(process)] = what
     return {process for process, what in last.items() if what == "begin"}
+
+
+def let_through(log: Path, batches: int) -> None:
+    """Let so many batches end, all workers together, and no more but one for each of them."""
+    draft = _gate(log).with_suffix(".draft")
+    draft.write_text(str(batches))
+    draft.replace(_gate(log))
+
+
+def let_all_through(log: Path) -> None:
+    """Take the gate away."""
+    _gate(log).unlink(missing_ok=True)
+
+
+def _gate(log: Path) -> Path:
+    return log.with_suffix(".gate")
+
+
+def _is_shut(log: Path) -> bool:
+    try:
+        batches = int(_gate(log).read_text())
+    except FileNotFoundError:
+        return False
+    return log.read_text().count(" end\n") >= batches
 
 
 def install() -> None:

@@ -7,9 +7,9 @@ import logging
 import os
 import random
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,10 @@ from headstart.extract import Settings, Speed, cluster, fill_store
 from reliability import hook
 from reliability.lab import SIZE, rows_on_disk, temporaries
 
-PICTURES, KILLS, MACHINES = 2000, 30, 3
+PICTURES, KILLS, MACHINES, BATCH = 2000, 30, 3, 4
+#: Batches that may end for each loss: what the last one sets free is a share of its own, and more
+#: than the workers at the gate let slip.
+SHARE = PICTURES // BATCH // (KILLS + 1)
 
 
 @pytest.fixture
@@ -56,7 +59,7 @@ class Machines:
             address=self._cluster.address,
             log_to_driver=False,
             logging_level=logging.ERROR,
-            runtime_env=hook.environment(log, 0.05),
+            runtime_env=hook.environment(log, 0.1),
         )
 
     def start(self) -> None:
@@ -88,41 +91,41 @@ def test_thirty_losses_lose_nothing(
     figures: Callable[[str], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Every row is there once, equal to a run here, though work was in flight at each loss."""
+    """Every row is there once, equal to a run here, though work was in flight at each loss.
+
+    Each loss lets a share of the batches end, so that the run cannot end before the last one.
+    """
     monkeypatch.setattr(cluster, "_CHUNK", 16)
     data = fakes.draw_classes(tmp_path / "data", per_class=PICTURES // 2)
     here, store = tmp_path / "here", tmp_path / "store"
-    speed = Speed(batch_size=4, workers=2)
+    speed = Speed(batch_size=BATCH, workers=2)
     whole, _ = fill_store(data, here, Settings(size=SIZE), speed=speed)
     told: list[tuple[str, int, int]] = []
-    done: list[Any] = []
 
-    def work() -> None:
-        there = Speed(batch_size=4, workers=2, on="ray")
+    def work() -> Any:
+        there = Speed(batch_size=BATCH, workers=2, on="ray")
         tell = lambda *words: told.append(words)  # noqa: E731
-        done.append(fill_store(data, store, Settings(size=SIZE), speed=there, progress=tell))
+        return fill_store(data, store, Settings(size=SIZE), speed=there, progress=tell)
 
-    thread = threading.Thread(target=work)
-    thread.start()
+    hook.let_through(log, SHARE)
+    run = hook.beside(work)
     lost = {"worker": 0, "machine": 0}
     dead: set[int] = set()
-    try:
-        while sum(lost.values()) < KILLS:
-            time.sleep(chance.uniform(0.1, 1.5))
-            victim = _wait_for_work(log, dead, thread)
-            if chance.random() < 0.25:
-                machines.lose(chance.choice(machines.nodes))
-                machines.start()
-                lost["machine"] += 1
-            else:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(victim, signal.SIGKILL)
-                    lost["worker"] += 1
-                dead.add(victim)
-    finally:
-        thread.join(600)
-    assert done, "it failed or hangs"
-    found, summary = done[0]
+    while sum(lost.values()) < KILLS:
+        time.sleep(chance.uniform(0.1, 1.5))
+        victim = _wait_for_work(log, dead, run)
+        if chance.random() < 0.25:
+            machines.lose(chance.choice(machines.nodes))
+            machines.start()
+            lost["machine"] += 1
+        else:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(victim, signal.SIGKILL)
+                lost["worker"] += 1
+            dead.add(victim)
+        hook.let_through(log, SHARE * (1 + sum(lost.values())))
+    hook.let_all_through(log)
+    found, summary = run.result(600)
     assert summary.computed == summary.rows == PICTURES
     assert found.paths() == whole.paths()
     assert found.features("mixed7", dtype="float16").tobytes() == (
@@ -141,10 +144,10 @@ def test_thirty_losses_lose_nothing(
     )
 
 
-def _wait_for_work(log: Path, dead: set[int], thread: threading.Thread) -> int:
+def _wait_for_work(log: Path, dead: set[int], run: Future[Any]) -> int:
     """Return a process that is in the middle of a batch."""
     while True:
-        assert thread.is_alive(), "the run ended before all losses: make it longer"
+        assert not run.done(), f"it ended before all losses: {run.result()[1]}"
         alive = [one for one in hook.at_work(log) - dead if _alive(one)]
         if alive:
             return alive[0]
