@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,25 @@ if TYPE_CHECKING:
 # tested nevertheless.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+#: Marks of tests that take long, the longest last.
+_LONG = ("tensorflow", "cluster")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Run one process more than there are cores: those that start Ray mostly wait for it."""
+    return (os.cpu_count() or 1) + 1
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the modules that take long, so that none of them is left over at the end."""
+    long = {
+        item.path: place
+        for place, name in enumerate(_LONG)
+        for item in items
+        if item.get_closest_marker(name)
+    }
+    items.sort(key=lambda item: -long.get(item.path, -1))
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,7 @@ picture, a stale row or a half-written one is seen at once.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import time
 from pathlib import Path
@@ -65,10 +66,17 @@ class FakeBase:
         flat = pixels.reshape(len(pixels), -1).astype(np.float32) / 255
         seed = int(self.digest[:8], 16) + len(name)
         width = int(np.prod(self._shape(name)))
-        matrix = np.random.default_rng(seed).normal(size=(flat.shape[1], width)) / 100
+        matrix = _matrix(seed, flat.shape[1], width)
         # One row at a time: a picture's features must not depend on its neighbours.
-        rows = [row @ matrix.astype(np.float32) for row in flat]
+        rows = [row @ matrix for row in flat]
         return np.stack(rows).reshape(len(pixels), *self._shape(name))
+
+
+@functools.lru_cache(maxsize=4)
+def _matrix(seed: int, height: int, width: int) -> NDArray[np.float32]:
+    """Return what pixels are multiplied by; to draw it takes longer than all else here."""
+    drawn = np.random.default_rng(seed).normal(size=(height, width)) / 100
+    return drawn.astype(np.float32)
 
 
 def fake_find_weights(name: str) -> weights_module.WeightsFile:
