@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections import Counter
+from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,9 +19,11 @@ from headstart.extract.computation import Computation
 from headstart.extract.worker import Chunk, Done, Order
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
+    from headstart.cache import Filling, Spec
     from headstart.extract.pipeline import Job
+    from headstart.extract.run import Speed
 
 LOCAL = "ray"
 _CLIENT = "ray://"
@@ -31,21 +33,8 @@ _CHUNK = 2048  # pictures, so that a worker lost costs seconds
 _CHUNKS_EACH = 4  # at least for every worker, so that none waits long at the end
 _LOOK = 1.0  # seconds
 _RETRIES = 3  # of a call, which may take long
-
-
-class _Tally:
-    """Counts how often each chunk was begun; an actor on the driver's machine."""
-
-    def __init__(self) -> None:
-        self._begun: Counter[int] = Counter()
-
-    def begin(self, number: int) -> None:
-        """Note that a worker has begun a chunk."""
-        self._begun[number] += 1
-
-    def again(self) -> int:
-        """Return how many chunks, or beginnings of one, were lost with their worker."""
-        return sum(self._begun.values()) - len(self._begun)
+#: What Ray starts beside a cluster: to make it larger, to show it, to gather what workers print.
+_BESIDE = ("start_monitor", "start_api_server", "start_log_monitor")
 
 
 class Cluster:
@@ -74,16 +63,17 @@ class Cluster:
             self._connect(address)
         self.cpus, self.gpus, self.slots = self._share(address)
         self._waiting: dict[Any, Any] = {}
-        self._tally: Any = None
-        #: Chunks that were begun again, as their worker or its machine was lost.
+        self._settling: tuple[Order, Any] | None = None
+        #: How often a chunk was begun again, as its worker or that one's machine was lost.
         self.lost = 0
 
     def _connect(self, address: str) -> None:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         if address == LOCAL:
             options |= {"include_dashboard": False, "object_store_memory": _MEMORY}
+        alone = _nothing_beside() if address == LOCAL else contextlib.nullcontext()
         try:
-            with _own_signals():
+            with _own_signals(), alone:
                 self._ray.init(address="local" if address == LOCAL else address, **options)
         except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as error:
             raise ClusterError(
@@ -105,34 +95,21 @@ class Cluster:
         return cpus, 0, sum(int(node["CPU"]) // cpus for node in nodes)
 
     def __enter__(self) -> Self:
-        """Start to count."""
-        here = self._ray.get_runtime_context().get_node_id()
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        self._tally = (
-            self._ray.remote(_Tally)
-            .options(
-                num_cpus=0,
-                max_restarts=-1,
-                scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=True),
-            )
-            .remote()
-        )
+        """Give the cluster."""
         return self
 
     def __exit__(self, *_: object) -> None:
         """Let go of the tasks that are waiting or at work; close a connection of our own."""
         self._let_go()
-        with contextlib.suppress(Exception):
-            self._ray.kill(self._tally)
         if self._ours:
             self._ray.shutdown()
 
     def _let_go(self) -> None:
-        for reference in self._waiting:
+        begun = (self._settling[1],) if self._settling else ()
+        for reference in (*self._waiting, *begun):
             with contextlib.suppress(Exception):  # the cluster may be what failed
                 self._ray.cancel(reference, force=True)
-        self._waiting = {}
+        self._waiting, self._settling = {}, None
 
     def _task(self, function: Any) -> Any:
         # Tasks and not actors: those hold their place also while their machine is lost. A process
@@ -144,17 +121,23 @@ class Cluster:
             max_calls=0,
         )(function)
 
+    def begin(self, order: Order) -> None:
+        """Let a worker load the base; `settle` gives what it says."""
+        self._settling = order, self._task(_settle).remote(order, self.cpus)
+
     def settle(self, order: Order) -> Order:
-        """Let a worker load the base and say what only the base can tell."""
-        found: Order = self._get(self._task(_settle).remote(order, self.cpus))
+        """Let a worker load the base, unless one has begun to, and say what only it can tell."""
+        if self._settling is None or self._settling[0] != order:
+            self.begin(order)
+        assert self._settling is not None
+        found: Order = self._get(self._settling[1])
         return found
 
     def compute(self, order: Order, chunks: Iterator[Chunk]) -> Iterator[tuple[Chunk, Done]]:
         """Yield each chunk with what came of it, in the order in which they are done."""
         task, shared = self._task(_compute), self._ray.put(order)
-        for number, chunk in enumerate(chunks):
-            reference = task.remote(shared, chunk, number, self._tally, self.cpus)
-            self._waiting[reference] = chunk
+        for chunk in chunks:
+            self._waiting[task.remote(shared, chunk, self.cpus)] = chunk
             while len(self._waiting) >= 2 * self.slots + 2:
                 yield from self._ready()
         while self._waiting:
@@ -162,10 +145,9 @@ class Cluster:
 
     def _ready(self) -> Iterator[tuple[Chunk, Done]]:
         ready, _ = self._ray.wait(list(self._waiting), num_returns=1, timeout=_LOOK)
-        with contextlib.suppress(self._ray.exceptions.RayActorError):  # it may be lost, too
-            self.lost = max(self.lost, self._ray.get(self._tally.again.remote()))
         for reference in ready:
-            done = self._get(reference)
+            done, again = self._get(reference)
+            self.lost += again
             yield self._waiting.pop(reference), done
 
     def each(
@@ -207,6 +189,56 @@ class Cluster:
             raise ClusterError(f"the cluster has failed: {error}") from error
 
 
+class Ahead:
+    """A cluster on this machine that starts while something else is done.
+
+    Its first worker loads the base meanwhile. Ray is started, and ended, in a thread that lives as
+    long: on Linux its processes end with the thread that started them.
+
+    Parameters
+    ----------
+    order
+        Of a worker with so many processors: which base to load.
+    """
+
+    def __init__(self, order: Callable[[int], Order]) -> None:
+        self._order = order
+        self._found: Future[Cluster] = Future()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="headstart-ray")
+
+    def __enter__(self) -> Self:
+        """Do nothing yet."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Let go of the cluster; an interrupt does not wait for one that has not yet started."""
+        self._over.set()
+        if self._thread.ident and (kind is not KeyboardInterrupt or self._found.done()):
+            self._thread.join()
+
+    def start(self) -> None:
+        """Start the cluster, in its own time."""
+        self._thread.start()
+
+    @contextlib.contextmanager
+    def cluster(self) -> Iterator[Cluster]:
+        """Wait for the cluster, or raise what kept it from starting; end it afterwards."""
+        with self:
+            yield self._found.result()
+
+    def _keep(self) -> None:
+        try:
+            with Cluster(LOCAL) as cluster:
+                if not self._over.is_set():
+                    cluster.begin(self._order(cluster.cpus))
+                self._found.set_result(cluster)
+                self._over.wait()
+        except BaseException as error:  # noqa: BLE001 - raised where the cluster is asked for
+            if not self._found.done():
+                self._found.set_exception(error)
+
+
 def _import_ray(address: str = LOCAL) -> Any:
     # A driver under `uv run` would else have every worker build an environment of its own.
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
@@ -228,6 +260,25 @@ def _has_token() -> bool:
     """Tell whether the user has a token for clusters of Ray; it is not read."""
     named = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
     return named or Path("~/.ray/auth_token").expanduser().exists()
+
+
+@contextlib.contextmanager
+def _nothing_beside() -> Iterator[None]:
+    """Keep Ray from starting what a cluster that one run has for itself makes no use of.
+
+    That is three of its eight processes, half a second of a core each, and two seconds of
+    waiting for them. Ray has no option for it; without such methods, it starts what it will.
+    """
+    from ray._private.node import Node
+
+    methods = {name: getattr(Node, name) for name in _BESIDE if hasattr(Node, name)}
+    for name in methods:
+        setattr(Node, name, lambda *_, **__: None)
+    try:
+        yield
+    finally:
+        for name, method in methods.items():
+            setattr(Node, name, method)
 
 
 @contextlib.contextmanager
@@ -263,18 +314,67 @@ def _settle(order: Order, cpus: int) -> Order:
     return worker.settle(order)
 
 
-def _compute(order: Order, chunk: Chunk, number: int, tally: Any, cpus: int) -> Done:
-    import ray
-
+def _compute(order: Order, chunk: Chunk, cpus: int) -> tuple[Done, int]:
+    """Return what came of a chunk, and how often it had been begun before."""
     _prepare(cpus)
-    with contextlib.suppress(ray.exceptions.RayActorError):  # what counts may be lost, too
-        ray.get(tally.begin.remote(number))  # waited for, so that it counts if this one is lost
-    return worker.compute(order, chunk)
+    return worker.compute(order, chunk), _attempts()
+
+
+def _attempts() -> int:
+    """Return how often Ray has repeated this task; 0 where it does not say."""
+    from ray._private.worker import global_worker
+
+    core = getattr(global_worker, "core_worker", None)
+    return int(getattr(core, "get_current_task_attempt_number", lambda: 0)())
 
 
 def _call(cpus: int, function: Any, arguments: tuple[Any, ...]) -> Any:
     _prepare(cpus)
     return function(*arguments)
+
+
+def ahead(
+    filling: Filling,
+    cuts: Mapping[str, tuple[str, str]],
+    *,
+    spec: Spec,
+    remembered: dict[str, Any],
+    speed: Speed,
+    on_error: str,
+) -> Ahead:
+    """Return a cluster for a computation whose layers are known, but not yet its pictures."""
+    pool = next(pool for _, pool in cuts.values())
+    options: dict[str, Any] = {
+        "spec": spec,
+        "remembered": dict(remembered),
+        "speed": speed,
+        "on_error": on_error,
+    }
+    return Ahead(lambda cpus: _order(filling, cuts, pool, cpus, **options))
+
+
+def _order(
+    filling: Filling,
+    cuts: Mapping[str, tuple[str, str]],
+    pool: str,
+    cpus: int,
+    *,
+    spec: Spec,
+    remembered: dict[str, Any],
+    speed: Speed,
+    on_error: str,
+) -> Order:
+    """Return what every worker, with so many processors, is to know for the layers of a pooling."""
+    return Order(
+        shards=filling.shards.absolute(),
+        spec=spec,
+        cuts={name: layer for name, (layer, kind) in cuts.items() if kind == pool},
+        pool=pool,
+        remembered=remembered,
+        batch_size=speed.batch_size,
+        threads=speed.workers or max(2, cpus),
+        on_error=on_error,
+    )
 
 
 class ClusterComputation(Computation):
@@ -285,10 +385,14 @@ class ClusterComputation(Computation):
     without workers, as long as every picture decodes.
     """
 
+    #: The cluster, where it was started before it was clear what to compute.
+    ahead: Ahead | None = None
+
     def compute(self) -> None:
         """Compute what is missing; what is done stays done."""
+        connection = self.ahead.cluster() if self.ahead else Cluster(self._speed.on)
         # Ray prints on stdout which workers were lost; that is for answers.
-        with contextlib.redirect_stdout(sys.stderr), Cluster(self._speed.on) as self._cluster:
+        with contextlib.redirect_stdout(sys.stderr), connection as self._cluster:
             super().compute()
 
     def _one_pass(self, pool: str) -> None:
@@ -296,14 +400,14 @@ class ClusterComputation(Computation):
         self._filling.make_folder()
         cluster = self._cluster
         order = cluster.settle(
-            Order(
-                shards=self._filling.shards.absolute(),
+            _order(
+                self._filling,
+                self._plan.cuts,
+                pool,
+                cluster.cpus,
                 spec=self._spec,
-                cuts=cuts,
-                pool=pool,
                 remembered=self.remembered,
-                batch_size=self._speed.batch_size,
-                threads=self._speed.workers or max(2, cluster.cpus),
+                speed=self._speed,
                 on_error=self._on_error,
             )
         )

@@ -22,7 +22,7 @@ from headstart.extract.tfds import is_tfds
 from headstart.extract.weights import is_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from headstart.cache import Progress, RowId
     from headstart.extract.places import Place
@@ -154,8 +154,11 @@ def read_source(
     views: int = 0,
     workers: int = 4,
     progress: Progress | None = None,
+    listed: Callable[[], None] | None = None,
 ) -> Source:
     """List a dataset, hash its files and give it a split if it brings none.
+
+    What `listed` does, it does when the dataset is listed, before the first file is read.
 
     Raises
     ------
@@ -165,6 +168,8 @@ def read_source(
     if not 0 <= validation < 1:
         raise DataError(f"validation must be a share from 0 to below 1; found {validation}")
     dataset = list_dataset(data, labels=labels)
+    if listed is not None:
+        listed()
     total, done = len(dataset.pictures), 0
 
     def tell(count: int) -> None:

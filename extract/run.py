@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from headstart.cache import Progress, Spec
+    from headstart.extract.cluster import Ahead
     from headstart.extract.parts import Part
     from headstart.extract.plan import Plan, Settings, Source
 
@@ -251,6 +252,10 @@ class _Run:
     plan: Plan
     work: Computation
 
+    def __init__(self) -> None:
+        self.ends = contextlib.ExitStack()
+        self._ahead: Ahead | None = None
+
     def prepare(
         self,
         data: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
@@ -267,6 +272,13 @@ class _Run:
         self.filling = filling = Filling(Path(path), repair=repair)
         require(filling, settings)
         _require_place(Path(path))
+        self._progress = progress
+        self._options: dict[str, Any] = {
+            "spec": asked_spec(filling, settings),
+            "remembered": planning.remembered(filling, settings, data),
+            "speed": speed,
+            "on_error": on_error,
+        }
         source = planning.read_source(
             data,
             labels=labels,
@@ -274,18 +286,22 @@ class _Run:
             views=planning.views(filling, settings),
             workers=speed.threads,
             progress=progress,
+            listed=lambda: self._look_ahead(settings),
         )
         self.plan = planning.make_plan(source, filling, settings)
         if on_error == "fail":
             _require_all(self.plan)
-        self._options: dict[str, Any] = {
-            "spec": asked_spec(filling, settings),
-            "remembered": planning.remembered(filling, settings, data),
-            "speed": speed,
-            "on_error": on_error,
-            "progress": progress,
-        }
         self._make_work()
+
+    def _look_ahead(self, settings: Settings) -> None:
+        """Start Ray on this machine while files are read, if the store holds nothing yet."""
+        if self._options["speed"].on != "ray" or self.filling.spec is not None:
+            return
+        from headstart.extract import cluster
+
+        cuts = planning.wanted_cuts(self.filling, settings)
+        self._ahead = self.ends.enter_context(cluster.ahead(self.filling, cuts, **self._options))
+        self._ahead.start()
 
     def take(self, part: Part) -> None:
         """Leave all but a part of the work to others."""
@@ -293,10 +309,14 @@ class _Run:
         self._make_work()
 
     def _make_work(self) -> None:
-        kind = Computation
-        if self._options["speed"].on:
-            from headstart.extract.cluster import ClusterComputation as kind  # noqa: N813
-        self.work = kind(self.filling, self.plan, **self._options)
+        options = {**self._options, "progress": self._progress}
+        if not self._options["speed"].on:
+            self.work = Computation(self.filling, self.plan, **options)
+            return
+        from headstart.extract.cluster import ClusterComputation
+
+        self.work = there = ClusterComputation(self.filling, self.plan, **options)
+        there.ahead = self._ahead
 
     def compute(self, settings: Settings) -> None:
         """Compute what is missing, if anything is, or if only the base can tell."""
@@ -309,7 +329,8 @@ def _keeping(path: str | os.PathLike[str]) -> Iterator[_Run]:
     """Give a run; should the user stop it, say what is kept of its work."""
     run = _Run()
     try:
-        yield run
+        with run.ends:
+            yield run
     except KeyboardInterrupt as error:
         work = getattr(run, "work", None)
         kept = work.kept() if work is not None else "all that was computed before is kept"

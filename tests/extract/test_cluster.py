@@ -10,13 +10,11 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from reliability import hook
 from reliability.lab import rows_on_disk
@@ -102,55 +100,27 @@ class TestOnRay:
         monkeypatch.setattr(cluster, "_CHUNK", 20)
         log.unlink(missing_ok=True)
         told: list[str] = []
-        done: list[Any] = []
         store = tmp_path / "store"
 
-        def work() -> None:
+        def work() -> Any:
             speed, tell = THERE, lambda stage, *_: told.append(stage)
-            done.append(fill_store(data, store, Settings(size=SIZE), speed=speed, progress=tell))
+            return fill_store(data, store, Settings(size=SIZE), speed=speed, progress=tell)
 
-        thread = threading.Thread(target=work)
-        thread.start()
+        run = hook.beside(work)
         deadline = time.monotonic() + 60
         while len(log.read_text().splitlines() if log.exists() else []) < 4:
-            assert thread.is_alive(), "it ended before it could be disturbed"
+            assert not run.done(), f"it ended before it could be disturbed: {run.result()}"
             assert time.monotonic() < deadline, "no worker has begun"
             time.sleep(0.005)
         while not (busy := hook.at_work(log)):
             time.sleep(0.001)
         os.kill(busy.pop(), signal.SIGKILL)
-        thread.join(120)
-        assert done, "it failed or hangs"
-        found, _ = done[0]
+        found, _ = run.result(120)
         whole, _ = fill_store(data, tmp_path / "here", Settings(size=SIZE), speed=HERE)
         assert same(found, whole)
         assert verify(store).sound
         assert set(rows_on_disk(store).values()) == {1}
         assert told[-1] == "extracting (1 worker, 1 lost and repeated)"
-
-    def test_what_counts_losses_may_be_lost_itself(
-        self, log: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """Killed again and again, it costs the run nothing but the count."""
-        monkeypatch.setattr(cluster, "_CHUNK", 8)
-        done: list[Any] = []
-        work = lambda: done.append(  # noqa: E731
-            fill_store(data, tmp_path / "store", Settings(size=SIZE), speed=THERE)
-        )
-        thread = threading.Thread(target=work)
-        thread.start()
-        killed = 0
-        while thread.is_alive() and killed < 3:
-            for process in workers_called("ray::_Tally", log):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process, signal.SIGKILL)
-                    killed += 1
-            time.sleep(0.2)
-        thread.join(120)
-        assert done, "it failed or hangs"
-        assert killed
-        whole, _ = fill_store(data, tmp_path / "here", Settings(size=SIZE), speed=HERE)
-        assert same(done[0][0], whole)
 
     def test_an_error_of_a_worker_is_the_error_of_the_run(
         self, log: Path, data: Path, tmp_path: Path
@@ -158,17 +128,6 @@ class TestOnRay:
         """With its type and its words, as if it had been here."""
         with pytest.raises(DataError, match=r"bad\.png"):
             fill_store(data, tmp_path / "s", Settings(size=SIZE), speed=THERE, on_error="fail")
-
-
-def workers_called(title: str, log: Path) -> list[int]:
-    """Return the processes of the Ray with this log whose title begins so."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            titled = (process / "cmdline").read_bytes().startswith(title.encode())
-            if titled and bytes(log) in (process / "environ").read_bytes():
-                found.append(int(process.name))
-    return found
 
 
 def accepts(process: subprocess.Popen[bytes], port: int) -> None:
@@ -257,12 +216,3 @@ def test_chunks_end_where_batches_do(monkeypatch: pytest.MonkeyPatch) -> None:
         assert all(len(chunk.jobs) % batch == 0 for chunk in chunks[:-1])
         rows = [row for chunk in chunks for row in chunk.missing["mixed7"]]
         assert rows == [job.row for job in jobs[::2]]
-
-
-def test_the_tally_counts_what_was_begun_again() -> None:
-    """A chunk once is no loss; three times are two."""
-    tally = cluster._Tally()
-    for number in (1, 2, 1, 3, 1):
-        tally.begin(number)
-    assert tally.again() == 2
-    assert np.isscalar(tally.again())
