@@ -41,7 +41,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def no_base_kept() -> None:
-    """Start every test with no base of another's ready."""
+    """Start every test with no base of another's ready; only a real one's memory is looked for."""
+    kept = [base for bases in _kept._kept.values() for base in bases]
+    if all(isinstance(base, fakes.FakeBase) for base in kept):
+        _kept._kept.clear()
     _kept.forget()
 
 

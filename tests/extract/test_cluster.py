@@ -34,15 +34,16 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Start Ray, with the stand-in base in its workers, and give the log of what they do."""
     ray = cluster._import_ray()
     log = tmp_path_factory.mktemp("ray") / "log"
-    ray.init(
-        address="local",
-        num_cpus=1,
-        include_dashboard=False,
-        object_store_memory=80 << 20,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        runtime_env=hook.environment(log, 0.05),
-    )
+    with cluster._nothing_beside():
+        ray.init(
+            address="local",
+            num_cpus=1,
+            include_dashboard=False,
+            object_store_memory=80 << 20,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env=hook.environment(log, 0.05),
+        )
     yield log
     ray.shutdown()
 

@@ -34,15 +34,16 @@ LIGHT: dict[str, Any] = {
 def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Start Ray, with the stand-in base in its workers: room for two tasks at a time."""
     ray = cluster._import_ray()
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        object_store_memory=80 << 20,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        runtime_env=hook.environment(tmp_path_factory.mktemp("ray") / "log", 0.0),
-    )
+    with cluster._nothing_beside():
+        ray.init(
+            address="local",
+            num_cpus=2,
+            include_dashboard=False,
+            object_store_memory=80 << 20,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env=hook.environment(tmp_path_factory.mktemp("ray") / "log", 0.0),
+        )
     yield
     ray.shutdown()
 

@@ -24,8 +24,8 @@ from headstart.heads.formats import sidecar
 pytestmark = pytest.mark.tensorflow
 
 HELD = 100
-#: Float32 throughout: then a label is the same wherever it is computed.
-_EXTRACT = ["--weights", "registry", "--engine", "keras", "--precision", "float32"]
+#: Float32 throughout: then a label is the same wherever it is computed. Small: soon computed.
+_EXTRACT = ["--weights", "registry", "--engine", "keras", "--precision", "float32", "--size", "75"]
 
 
 @pytest.fixture(scope="module")
