@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -58,6 +59,7 @@ class Cluster:
         if address != LOCAL and not address.startswith(_CLIENT):
             raise ClusterError(f"--on {address}: expected ray, or ray://HOST:10001")
         self._ray = _import_ray(address)
+        self._logs = ""
         self._ours = not self._ray.is_initialized()
         if self._ours:
             self._connect(address)
@@ -74,12 +76,14 @@ class Cluster:
         alone = _nothing_beside() if address == LOCAL else contextlib.nullcontext()
         try:
             with _own_signals(), alone:
-                self._ray.init(address="local" if address == LOCAL else address, **options)
+                found = self._ray.init(address="local" if address == LOCAL else address, **options)
         except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as error:
             raise ClusterError(
                 f"--on {address}: no cluster of Ray answers ({error}); should it "
                 "ask for a token, give RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH"
             ) from error
+        if address == LOCAL:
+            self._logs = found.address_info.get("session_dir", "")
 
     def _share(self, address: str) -> tuple[int, int, int]:
         """Return processors and GPUs of a worker, and how many workers there is room for."""
@@ -99,10 +103,15 @@ class Cluster:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Let go of the tasks that are waiting or at work; close a connection of our own."""
+        """Let go of the tasks that are waiting or at work; close a connection of our own.
+
+        What a cluster that this one has started has noted goes with it.
+        """
         self._let_go()
         if self._ours:
             self._ray.shutdown()
+        if self._logs:
+            shutil.rmtree(self._logs, ignore_errors=True)
 
     def _let_go(self) -> None:
         begun = (self._settling[1],) if self._settling else ()
@@ -214,7 +223,7 @@ class Ahead:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Let go of the cluster; an interrupt does not wait for one that has not yet started."""
         self._over.set()
-        if self._thread.ident and (kind is not KeyboardInterrupt or self._found.done()):
+        if self._thread.ident and (self._found.done() or kind is not KeyboardInterrupt):
             self._thread.join()
 
     def start(self) -> None:

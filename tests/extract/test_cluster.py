@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import pytest
 from reliability import hook
@@ -24,6 +26,7 @@ from headstart.cache import Store, verify
 from headstart.errors import ClusterError, DataError, MissingExtraError, SpecMismatchError
 from headstart.extract import Settings, Speed, cluster, fill_store
 from headstart.extract.pipeline import Job
+from headstart.extract.worker import Order
 
 SIZE = 24
 HERE, THERE = Speed(batch_size=4, workers=2), Speed(batch_size=4, workers=2, on="ray")
@@ -173,19 +176,36 @@ def head() -> Iterator[str]:
 @pytest.mark.cluster
 @pytest.mark.tensorflow
 def test_a_client_of_a_cluster(head: str, pets: Path, tmp_path: Path) -> None:
-    """By ``ray://``, with the real base: rows bit for bit those of a run here."""
+    """By ``ray://``, with the real base: rows bit for bit those of a run here.
+
+    So it is with a cluster on this machine, of which nothing is left.
+    """
     words = [sys.executable, "-m", "headstart", "extract", str(pets), "--weights=random"]
     words += ["--size=75", "--engine=keras", "--precision=float32", "--quiet"]
-    for name, more in (("here", []), ("there", ["--on", head])):
-        found = subprocess.run(
+    for name, more in (("here", []), ("there", ["--on", head]), ("alone", ["--on", "ray"])):
+        run = subprocess.Popen(
             [*words, "-o", tmp_path / name, *more],
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            timeout=200,
-            check=False,
         )
-        assert found.returncode == 0, found.stderr
-    assert same(Store.open(tmp_path / "here"), Store.open(tmp_path / "there"))
+        out, err = run.communicate(timeout=200)
+        assert (run.returncode, out) == (0, ""), err
+    assert left_of(run.pid) == []
+    stores = [Store.open(tmp_path / name) for name in ("here", "there", "alone")]
+    assert same(stores[0], stores[1])
+    assert same(stores[0], stores[2])
+
+
+def left_of(process: int) -> list[str]:
+    """Return what a Ray that a process started has left: processes and folders of its session."""
+    session = f"session_.*_{process}(/|$)"
+    found = [str(path) for path in Path(tempfile.gettempdir(), "ray").glob(f"session_*_{process}")]
+    for one in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (one / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            found += [one.name for word in words if re.search(session, word)]
+    return found
 
 
 @pytest.mark.usefixtures("fake_base")
@@ -217,3 +237,82 @@ def test_chunks_end_where_batches_do(monkeypatch: pytest.MonkeyPatch) -> None:
         assert all(len(chunk.jobs) % batch == 0 for chunk in chunks[:-1])
         rows = [row for chunk in chunks for row in chunk.missing["mixed7"]]
         assert rows == [job.row for job in jobs[::2]]
+
+
+class Slow:
+    """A stand-in for the cluster that notes what becomes of it, and starts when it is let."""
+
+    cpus = 3
+
+    def __init__(self, address: str) -> None:
+        self.let.wait(30)
+        self.told.append(f"starts {address}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def begin(self, order: object) -> None:
+        self.told.append(f"loads {order}")
+
+    def __exit__(self, *_: object) -> None:
+        self.told.append("ends")
+
+    let = threading.Event()
+    told: ClassVar[list[str]] = []
+
+
+def never(cpus: int) -> Order:
+    """Give no order."""
+    pytest.fail(f"it was asked for, for {cpus}")
+
+
+class TestAhead:
+    """A cluster that starts while something else is done."""
+
+    @pytest.fixture
+    def slow(self, monkeypatch: pytest.MonkeyPatch) -> type[Slow]:
+        """Put the stand-in where the cluster is looked for."""
+        monkeypatch.setattr(cluster, "Cluster", Slow)
+        monkeypatch.setattr(Slow, "let", threading.Event())
+        monkeypatch.setattr(Slow, "told", [])
+        return Slow
+
+    def test_its_base_is_loaded_meanwhile(self, slow: type[Slow]) -> None:
+        """It is there when it is asked for, and has ended when it is let go."""
+        order: Any = "for {}".format
+        with cluster.Ahead(order) as ahead:
+            ahead.start()
+            slow.let.set()
+            with ahead.cluster():
+                assert slow.told == ["starts ray", "loads for 3"]
+            assert slow.told[2:] == ["ends"]
+
+    def test_an_interrupt_does_not_wait_for_it(self, slow: type[Slow]) -> None:
+        """What starts then loads nothing, and ends."""
+        ahead = cluster.Ahead(never)
+        ahead.start()
+        ahead.__exit__(KeyboardInterrupt)
+        assert slow.told == []
+        slow.let.set()
+        ahead._thread.join(30)
+        assert slow.told == ["starts ray", "ends"]
+
+    def test_what_keeps_it_from_starting_is_raised(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where it is asked for; a run that is refused first never hears of it."""
+        monkeypatch.setitem(sys.modules, "ray", None)
+        with cluster.Ahead(never) as ahead:
+            ahead.start()
+        with pytest.raises(MissingExtraError), ahead.cluster():
+            pass
+
+    @pytest.mark.usefixtures("fake_base")
+    def test_it_is_not_started_for_nothing(
+        self, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Not for a dataset that is none, nor where the store has all."""
+        fill_store(data, tmp_path / "s", Settings(size=SIZE), speed=HERE)
+        monkeypatch.setattr(cluster, "Cluster", lambda _: pytest.fail("it was started"))
+        _, again = fill_store(data, tmp_path / "s", Settings(), speed=THERE)
+        assert again.computed == 0
+        with pytest.raises(DataError):
+            fill_store(tmp_path / "none", tmp_path / "t", Settings(size=SIZE), speed=THERE)
