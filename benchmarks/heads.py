@@ -289,7 +289,8 @@ from headstart.heads.modes import peak_mb
 store = Store.open(sys.argv[1])
 np.ones((512, 512), np.float32) @ np.ones((512, 512), np.float32)  # BLAS has work space of its own
 before = peak_mb()
-result = compare(store, ["logreg"], cv=2, max_memory=int(sys.argv[2]) or None)
+bound, head, pool = int(sys.argv[2]) or None, sys.argv[3], sys.argv[4]
+result = compare(store, [head], pool=pool, cv=2, max_memory=bound)
 after = peak_mb()
 print(after - before, result.heads[0].accuracy, result.heads[0].form.replace(' ', '-'))
 """
@@ -297,19 +298,28 @@ print(after - before, result.heads[0].accuracy, result.heads[0].form.replace(' '
 
 def memory(data: Data, quick: bool) -> None:
     del quick
-    print("logistic regression on a store four times larger than --max-memory")
-    bytes_stored = data.rows.shape[0] * data.rows.shape[1] * data.rows.itemsize
+    n, d = data.rows.shape
+    # Of pooled rows there are more than features: then inner products are no way, and both heads
+    # learn by mini-batches.
+    past_memory(data, "logreg", "none", n * d * data.rows.itemsize // 4)
+    for head in ("logreg", "svm"):
+        past_memory(data, head, "avg", n * data.store.shape(data.store.layers[0])[-1])
+
+
+def past_memory(data: Data, head: str, pool: str, bound: int) -> None:
+    """Measure a head with a bound of so many bytes, and without one."""
+    print(f"{head}, pool {pool}, on features four times larger than --max-memory")
     found = {}
-    for bound in (bytes_stored // 4, 0):
-        command = [sys.executable, "-c", MEASURE, str(data.store.path), str(bound)]
+    for most in (bound, 0):
+        command = [sys.executable, "-c", MEASURE, str(data.store.path), str(most), head, pool]
         done, _ = timed(
-            f"at most {bound / 1e6:.0f} MB" if bound else "in memory",
+            f"at most {most / 1e6:.1f} MB" if most else "in memory",
             lambda c=command: subprocess.run(c, capture_output=True, text=True, check=True),
         )
-        found[bound] = done.stdout.split()
+        found[most] = done.stdout.split()
     (used, past, form), (_, inside, _) = found.values()
     print(
-        f"  -> {form}: peak {float(used):.0f} MB of {bytes_stored / 4e6:.0f} MB, accuracy "
+        f"  -> {form}: peak {float(used):.1f} MB of {bound / 1e6:.1f} MB, accuracy "
         f"{float(past):.3f} against {float(inside):.3f} in memory (promised: within 0.01)"
     )
 
