@@ -58,6 +58,13 @@ class FeatureRows:
         """Whether whole maps are read each time, because the store does not hold them pooled."""
         return self.pool != "none" and self.store.stored(self.layer, self.pool)[1] == self.pool
 
+    @property
+    def width_read(self) -> int:
+        """Numbers that are read for one row: of a whole map where it is pooled when read."""
+        if not self.pooled_when_read:
+            return self.shape[1]
+        return int(np.prod(self.store.shape(self.layer)))
+
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.rows)

@@ -271,7 +271,8 @@ def chunks(
 def _rows_at_once(rows: Rows, memory: int | None = None) -> int:
     """Return how many rows to read at once: few, or a megabyte of them or 1/16 of the memory."""
     most = 2**20 if memory is None else min(2**20, memory // 16)
-    return max(_CHUNK, most // (4 * rows.shape[1]))
+    width = rows.width_read if isinstance(rows, FeatureRows) else rows.shape[1]
+    return max(_CHUNK, most // (4 * width))
 
 
 def shuffled_batches(

@@ -213,6 +213,17 @@ def test_pooled_rows_are_pooled_once(
     assert np.allclose(pooled, head.fit(rows.load(), label).coef_)
 
 
+def test_maps_that_are_pooled_are_read_a_few_at_a_time(
+    make_store: MakeStore, draw: Draw, rows_read: list[int]
+) -> None:
+    """It is the maps that take the memory, not the few numbers that are made of them."""
+    features, label = draw(64, shape=(64, 64, 8))
+    rows = FeatureRows(make_store(features, label), None, np.arange(64), "avg")
+    StreamedLinear(max_memory=20_000, epochs=1, C=1.0).fit_rows(rows, label)
+    assert rows.width_read == 64 * 64 * 8
+    assert max(rows_read) == 16
+
+
 class FullDisk(io.RawIOBase):
     """A file without room."""
 
