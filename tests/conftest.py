@@ -23,6 +23,22 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 _LONG = ("tensorflow", "cluster")
 
 
+#: How many threads libraries take for themselves, when they start.
+_THREADS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "TF_NUM_INTRAOP_THREADS",
+    "TF_NUM_INTEROP_THREADS",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give a process one thread where several run the tests: they have all cores together."""
+    if config.getoption("numprocesses", None):
+        for name in _THREADS:
+            os.environ.setdefault(name, "1")
+
+
 def pytest_xdist_auto_num_workers() -> int:
     """Run one process more than there are cores: those that start Ray mostly wait for it."""
     return (os.cpu_count() or 1) + 1
