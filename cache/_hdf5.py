@@ -321,7 +321,7 @@ def features(file: h5py.File, name: str, dtype: str, rows: int) -> h5py.Dataset:
 def read_rows(dataset: h5py.Dataset, rows: NDArray[np.int64]) -> NDArray[Any]:
     """Return sorted rows ``(r, ...)`` of a dataset that `features` has checked.
 
-    What is deflated is inflated here, by zlib-ng: in two thirds of the time that HDF5 takes with
+    What is deflated is inflated here, by zlib-ng: in 0.7 to 0.8 of the time that HDF5 takes with
     zlib, and a row alone costs what it costs among others.
     """
     if _filters(dataset) == [_DEFLATE]:
@@ -350,7 +350,7 @@ def _inflated(dataset: h5py.Dataset, row: int, size: int) -> bytes:
     data: bytes
     skipped, data = dataset.id.read_direct_chunk((row, *[0] * (dataset.ndim - 1)))
     whole = True
-    if not skipped:
+    if not skipped & 1:
         unpacker = zlib_ng.decompressobj()
         try:
             data = unpacker.decompress(data, size + 1)  # never more, whatever it would become

@@ -247,11 +247,8 @@ class Store:
         if rows is not None and split is not None:
             raise StoreError("give split or rows, not both")
         wanted = self.rows(split) if rows is None else self._catalog_rows(rows)
-        index, _ = self._stored(layer, pool)
-        row_bytes = math.prod(index.shape) * np.dtype(index.spec.dtype).itemsize
-        few = max(_FEW, _BLOCK_BYTES // row_bytes)
         result: NDArray[Any] | None = None
-        for positions, block in self.blocks(layer, rows=wanted, block_rows=few, pool=pool):
+        for positions, block in self.blocks(layer, rows=wanted, block_rows=None, pool=pool):
             if result is None:  # now that a shard has vouched for the shape
                 result = np.empty((len(wanted), *block.shape[1:]), dtype)
             result[positions] = widened(block) if result.dtype == np.float32 else block
@@ -264,13 +261,13 @@ class Store:
         layer: str | None = None,
         *,
         rows: NDArray[np.int64] | None = None,
-        block_rows: int = 256,
+        block_rows: int | None = 256,
         pool: Pool = "none",
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
         """Yield ``(positions, block)`` until each of `rows` was given once, shard by shard.
 
         `positions` (b,) index into `rows`; `block` is ``(b, ...)`` in the stored dtype
-        (pooled: float32), with b at most `block_rows`.
+        (pooled: float32), with b at most `block_rows`, or about a megabyte of stored rows if None.
         """
         index, pool = self._stored(layer, pool)
         wanted = self._catalog_rows(rows)
@@ -412,7 +409,7 @@ class Store:
         return index.shape if pool == "none" else index.shape[-1:]
 
     def _read_shard(
-        self, index: LayerIndex, info: ShardInfo, local: NDArray[np.int64], block_rows: int
+        self, index: LayerIndex, info: ShardInfo, local: NDArray[np.int64], block_rows: int | None
     ) -> Iterator[tuple[slice, NDArray[Any]]]:
         """Yield the rows `local` (sorted) of one shard, in blocks."""
         path = self.source(info)
@@ -424,8 +421,10 @@ class Store:
                 raise CorruptStoreError(
                     f"{path} has rows of {dataset.shape[1:]}, not {index.shape}"
                 )
-            for first in range(0, len(local), block_rows):
-                part = slice(first, min(first + block_rows, len(local)))
+            row_bytes = math.prod(dataset.shape[1:]) * dataset.dtype.itemsize
+            step = block_rows or max(_FEW, _BLOCK_BYTES // row_bytes)
+            for first in range(0, len(local), step):
+                part = slice(first, min(first + step, len(local)))
                 yield part, _hdf5.read_rows(dataset, local[part])
 
     def check_shard(self, info: ShardInfo, *, again: bool = False) -> None:

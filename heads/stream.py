@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     Single = NDArray[np.float32]
     Int = NDArray[np.int64]
 
-#: Rows read at once: chunks of neighbours, because scattered rows read ten times slower.
+#: Rows read at once: neighbours, which lie in one shard.
 _CHUNK = 16
 #: Adam's step for features of mean squared norm 1, times the root of how many they are.
 _STEP = 6.0

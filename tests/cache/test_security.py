@@ -8,6 +8,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -389,6 +390,37 @@ def test_nonsense_in_the_catalog(store: Path, change: Callable[[Any], Any]) -> N
     """JSON of other types than ours is a damaged catalog, not a traceback."""
     forge_json(store / "features.h5", "headstart/catalog", change)
     refused(store, "features.h5")
+
+
+@pytest.mark.parametrize(("field", "value"), [("dtype", "floatx"), ("dtype", "V0"), ("shape", [0])])
+def test_nonsense_in_a_spec(store: Path, field: str, value: Any) -> None:
+    """Rows of no size, or of numbers that there are not, are in no shard."""
+
+    def change(catalog: Any) -> Any:
+        layer = catalog["layers"]["mixed7"]
+        if field == "shape":
+            layer["shape"] = value
+        else:
+            layer["spec"] = json.dumps(json.loads(layer["spec"]) | {field: value})
+        return catalog
+
+    forge_json(store / "features.h5", "headstart/catalog", change)
+    refused(store)
+
+
+@pytest.mark.parametrize(
+    "packed_row",
+    [b"nonsense", zlib.compress(bytes(3)), zlib.compress(bytes(10_000))],
+    ids=["nonsense", "too short", "too long"],
+)
+def test_a_chunk_that_is_no_row(packed: Path, packed_row: bytes) -> None:
+    """What does not unpack to a row is a damaged store, whoever unpacks it."""
+
+    def change(file: h5py.File) -> None:
+        file["mixed7"].id.write_direct_chunk((0, 0, 0, 0), packed_row)
+
+    forge(packed, change)
+    refused(packed, "one.h5")
 
 
 @pytest.mark.parametrize("text", [b"[" * 200_000, b'{"a":' * 100_000, b"9" * 100_000, b"\xff", b""])
