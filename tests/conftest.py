@@ -7,11 +7,13 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
+from threadpoolctl import threadpool_limits
 
 import fakes
 from headstart.extract import _kept
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 # Shells let what they run in the background ignore Ctrl-C, and so would all it starts. It is to be
@@ -37,6 +39,19 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("numprocesses", None):
         for name in _THREADS:
             os.environ.setdefault(name, "1")
+
+
+@pytest.fixture
+def all_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Give linear algebra, and all processes that a test starts, several threads again.
+
+    TensorFlow keeps in this process to what it had when it started.
+    """
+    for name in _THREADS:
+        monkeypatch.delenv(name, raising=False)
+    several = max(2, os.cpu_count() or 1)
+    with threadpool_limits(limits=several):
+        yield several
 
 
 def pytest_xdist_auto_num_workers() -> int:
