@@ -36,6 +36,9 @@ _LOOK = 1.0  # seconds
 _RETRIES = 3  # of a call, which may take long
 #: What Ray starts beside a cluster: to make it larger, to show it, to gather what workers print.
 _BESIDE = ("start_monitor", "start_api_server", "start_log_monitor")
+#: Held while a connection is made, and as long as one lives that may outlive the run it is for: a
+#: process has one connection only, which the next run must not find half open or about to end.
+_CONNECTING = threading.RLock()
 
 
 class Cluster:
@@ -60,9 +63,10 @@ class Cluster:
             raise ClusterError(f"--on {address}: expected ray, or ray://HOST:10001")
         self._ray = _import_ray(address)
         self._logs = ""
-        self._ours = not self._ray.is_initialized()
-        if self._ours:
-            self._connect(address)
+        with _CONNECTING:
+            self._ours = not self._ray.is_initialized()
+            if self._ours:
+                self._connect(address)
         self.cpus, self.gpus, self.slots = self._share(address)
         self._waiting: dict[Any, Any] = {}
         self._settling: tuple[Order, Any] | None = None
@@ -73,17 +77,28 @@ class Cluster:
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
         if address == LOCAL:
             options |= {"include_dashboard": False, "object_store_memory": _MEMORY}
-        alone = _nothing_beside() if address == LOCAL else contextlib.nullcontext()
         try:
-            with _own_signals(), alone:
-                found = self._ray.init(address="local" if address == LOCAL else address, **options)
-        except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as error:
+            with _own_signals():
+                found = self._start(options) if address == LOCAL else self._init(address, options)
+        except Exception as error:
             raise ClusterError(
                 f"--on {address}: no cluster of Ray answers ({error}); should it "
                 "ask for a token, give RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH"
             ) from error
         if address == LOCAL:
             self._logs = found.address_info.get("session_dir", "")
+
+    def _init(self, address: str, options: dict[str, Any]) -> Any:
+        return self._ray.init(address=address, **options)
+
+    def _start(self, options: dict[str, Any]) -> Any:
+        """Start Ray here without what it does not need; with all of it if that does not go well."""
+        try:
+            with _nothing_beside():
+                return self._init("local", options)
+        except Exception:  # noqa: BLE001 - whatever another Ray makes of it
+            self._ray.shutdown()
+        return self._init("local", options)
 
     def _share(self, address: str) -> tuple[int, int, int]:
         """Return processors and GPUs of a worker, and how many workers there is room for."""
@@ -108,10 +123,12 @@ class Cluster:
         What a cluster that this one has started has noted goes with it.
         """
         self._let_go()
-        if self._ours:
-            self._ray.shutdown()
-        if self._logs:
-            shutil.rmtree(self._logs, ignore_errors=True)
+        try:
+            if self._ours:
+                self._ray.shutdown()
+        finally:
+            if self._logs:
+                _forget(Path(self._logs))
 
     def _let_go(self) -> None:
         begun = (self._settling[1],) if self._settling else ()
@@ -213,6 +230,7 @@ class Ahead:
     def __init__(self, order: Callable[[int], Order]) -> None:
         self._order = order
         self._found: Future[Cluster] = Future()
+        self._late: BaseException | None = None
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="headstart-ray")
 
@@ -221,10 +239,15 @@ class Ahead:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Let go of the cluster; an interrupt does not wait for one that has not yet started."""
+        """Let go of the cluster; an interrupt does not wait for one that has not yet started.
+
+        What goes wrong at its end is raised, unless there is an error already.
+        """
         self._over.set()
         if self._thread.ident and (self._found.done() or kind is not KeyboardInterrupt):
             self._thread.join()
+        if kind is None and self._late is not None:
+            raise self._late
 
     def start(self) -> None:
         """Start the cluster, in its own time."""
@@ -238,13 +261,15 @@ class Ahead:
 
     def _keep(self) -> None:
         try:
-            with Cluster(LOCAL) as cluster:
+            with _CONNECTING, Cluster(LOCAL) as cluster:
                 if not self._over.is_set():
                     cluster.begin(self._order(cluster.cpus))
                 self._found.set_result(cluster)
                 self._over.wait()
         except BaseException as error:  # noqa: BLE001 - raised where the cluster is asked for
-            if not self._found.done():
+            if self._found.done():
+                self._late = error
+            else:
                 self._found.set_exception(error)
 
 
@@ -269,6 +294,15 @@ def _has_token() -> bool:
     """Tell whether the user has a token for clusters of Ray; it is not read."""
     named = any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"))
     return named or Path("~/.ray/auth_token").expanduser().exists()
+
+
+def _forget(session: Path) -> None:
+    """Remove what a Ray that has ended noted, and the link to the latest session if it is that."""
+    latest = session.with_name("session_latest")
+    with contextlib.suppress(OSError):
+        if latest.readlink() == session:
+            latest.unlink()
+    shutil.rmtree(session, ignore_errors=True)
 
 
 @contextlib.contextmanager

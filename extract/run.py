@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -300,6 +301,9 @@ class _Run:
         from headstart.extract import cluster
 
         cuts = planning.wanted_cuts(self.filling, settings)
+        # What Ray says at its start is not for stdout either. Here, as that is the whole process's:
+        # set and reset in the order of a stack, and not in the thread that starts Ray.
+        self.ends.enter_context(contextlib.redirect_stdout(sys.stderr))
         self._ahead = self.ends.enter_context(cluster.ahead(self.filling, cuts, **self._options))
         self._ahead.start()
 

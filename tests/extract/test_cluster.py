@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar, Self
 
 import pytest
@@ -26,7 +27,6 @@ from headstart.cache import Store, verify
 from headstart.errors import ClusterError, DataError, MissingExtraError, SpecMismatchError
 from headstart.extract import Settings, Speed, cluster, fill_store
 from headstart.extract.pipeline import Job
-from headstart.extract.worker import Order
 
 SIZE = 24
 HERE, THERE = Speed(batch_size=4, workers=2), Speed(batch_size=4, workers=2, on="ray")
@@ -175,32 +175,43 @@ def head() -> Iterator[str]:
 
 @pytest.mark.cluster
 @pytest.mark.tensorflow
+@pytest.mark.usefixtures("all_threads")
 def test_a_client_of_a_cluster(head: str, pets: Path, tmp_path: Path) -> None:
     """By ``ray://``, with the real base: rows bit for bit those of a run here.
 
-    So it is with a cluster on this machine, of which nothing is left.
+    So it is with a cluster on this machine, of which nothing is left; also where batches are
+    others, and TensorFlow has all cores for each.
     """
     words = [sys.executable, "-m", "headstart", "extract", str(pets), "--weights=random"]
     words += ["--size=75", "--engine=keras", "--precision=float32", "--quiet"]
-    for name, more in (("here", []), ("there", ["--on", head]), ("alone", ["--on", "ray"])):
-        run = subprocess.Popen(
-            [*words, "-o", tmp_path / name, *more],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        out, err = run.communicate(timeout=200)
-        assert (run.returncode, out) == (0, ""), err
-    assert left_of(run.pid) == []
+    places = (("here", ["--batch-size=4"]), ("there", ["--on", head]), ("alone", ["--on", "ray"]))
+    for name, more in places:
+        process = succeeds([*words, "-o", tmp_path / name, *more])
+    assert left_of(process) == []
     stores = [Store.open(tmp_path / name) for name in ("here", "there", "alone")]
     assert same(stores[0], stores[1])
     assert same(stores[0], stores[2])
 
 
+def succeeds(words: list[Any]) -> int:
+    """Run a command that has nothing to say on stdout, and return what its process was."""
+    run = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        out, err = run.communicate(timeout=200)
+    except BaseException:
+        run.kill()
+        run.wait()
+        raise
+    assert (run.returncode, out) == (0, ""), err
+    return run.pid
+
+
 def left_of(process: int) -> list[str]:
-    """Return what a Ray that a process started has left: processes and folders of its session."""
+    """Return what a Ray that a process started has left: processes, and what is of its session."""
     session = f"session_.*_{process}(/|$)"
-    found = [str(path) for path in Path(tempfile.gettempdir(), "ray").glob(f"session_*_{process}")]
+    paths = Path(tempfile.gettempdir(), "ray").glob("session_*")
+    named = ((path, path.readlink() if path.is_symlink() else path) for path in paths)
+    found = [str(path) for path, leads_to in named if re.search(session, str(leads_to))]
     for one in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             words = (one / "cmdline").read_bytes().decode(errors="replace").split("\0")
@@ -261,21 +272,17 @@ class Slow:
     told: ClassVar[list[str]] = []
 
 
-def never(cpus: int) -> Order:
-    """Give no order."""
-    pytest.fail(f"it was asked for, for {cpus}")
-
-
 class TestAhead:
     """A cluster that starts while something else is done."""
 
     @pytest.fixture
-    def slow(self, monkeypatch: pytest.MonkeyPatch) -> type[Slow]:
+    def slow(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Slow]]:
         """Put the stand-in where the cluster is looked for."""
         monkeypatch.setattr(cluster, "Cluster", Slow)
         monkeypatch.setattr(Slow, "let", threading.Event())
         monkeypatch.setattr(Slow, "told", [])
-        return Slow
+        yield Slow
+        Slow.let.set()
 
     def test_its_base_is_loaded_meanwhile(self, slow: type[Slow]) -> None:
         """It is there when it is asked for, and has ended when it is let go."""
@@ -289,18 +296,38 @@ class TestAhead:
 
     def test_an_interrupt_does_not_wait_for_it(self, slow: type[Slow]) -> None:
         """What starts then loads nothing, and ends."""
-        ahead = cluster.Ahead(never)
+        asked: list[int] = []
+        order: Any = asked.append
+        ahead = cluster.Ahead(order)
         ahead.start()
         ahead.__exit__(KeyboardInterrupt)
         assert slow.told == []
         slow.let.set()
         ahead._thread.join(30)
         assert slow.told == ["starts ray", "ends"]
+        assert asked == []
+
+    def test_what_goes_wrong_at_its_end_is_raised(
+        self, slow: type[Slow], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Once, and in place of no other error."""
+        monkeypatch.setattr(Slow, "__exit__", lambda *_: 1 / 0)
+        slow.let.set()
+        order: Any = str
+        ahead = cluster.Ahead(order)
+        ahead.start()
+        with pytest.raises(ZeroDivisionError), ahead, ahead.cluster():
+            pass
+        ahead = cluster.Ahead(order)
+        ahead.start()
+        with pytest.raises(KeyError), ahead.cluster():
+            raise KeyError
 
     def test_what_keeps_it_from_starting_is_raised(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Where it is asked for; a run that is refused first never hears of it."""
         monkeypatch.setitem(sys.modules, "ray", None)
-        with cluster.Ahead(never) as ahead:
+        order: Any = str
+        with cluster.Ahead(order) as ahead:
             ahead.start()
         with pytest.raises(MissingExtraError), ahead.cluster():
             pass
@@ -311,8 +338,152 @@ class TestAhead:
     ) -> None:
         """Not for a dataset that is none, nor where the store has all."""
         fill_store(data, tmp_path / "s", Settings(size=SIZE), speed=HERE)
-        monkeypatch.setattr(cluster, "Cluster", lambda _: pytest.fail("it was started"))
+        started: list[str] = []
+        monkeypatch.setattr(cluster, "Cluster", started.append)
         _, again = fill_store(data, tmp_path / "s", Settings(), speed=THERE)
         assert again.computed == 0
         with pytest.raises(DataError):
             fill_store(tmp_path / "none", tmp_path / "t", Settings(size=SIZE), speed=THERE)
+        assert started == []
+
+    @pytest.mark.usefixtures("fake_base")
+    def test_what_it_says_at_its_start_is_not_for_stdout(
+        self,
+        data: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        """As that is for answers; afterwards it is again what it was."""
+
+        def loud(address: str) -> None:
+            sys.stdout.write(f"starting {address}")
+            raise ClusterError("there is none")
+
+        monkeypatch.setattr(cluster, "Cluster", loud)
+        with pytest.raises(ClusterError, match="there is none"):
+            fill_store(data, tmp_path / "s", Settings(size=SIZE), speed=THERE)
+        sys.stdout.write("an answer")
+        said = capsys.readouterr()
+        assert (said.out, "starting ray" in said.err) == ("an answer", True)
+
+
+class FakeRay:
+    """A stand-in for Ray, with the methods of the real one's node; it starts when it is let."""
+
+    def __init__(self) -> None:
+        self.let = threading.Event()
+        self.told: list[str] = []
+        self._open = False
+
+    def is_initialized(self) -> bool:
+        return self._open
+
+    def init(self, **_: object) -> Any:
+        self.told.append(f"init without {left_out()}")
+        self._open = True
+        self.let.wait(30)
+        return SimpleNamespace(address_info={})
+
+    def nodes(self) -> list[dict[str, Any]]:
+        time.sleep(0.1)  # in which another run may connect, unless it is kept from it
+        return [{"Resources": {"CPU": 2}, "Alive": True}]
+
+    def remote(self, **_: object) -> Any:
+        return lambda function: SimpleNamespace(remote=lambda *_: None)
+
+    def cancel(self, *_: object, **__: object) -> None: ...
+
+    def shutdown(self) -> None:
+        self.told.append("shutdown")
+        self._open = False
+
+
+def left_out() -> int:
+    """Return how many methods of Ray's node do nothing now."""
+    from ray._private.node import Node
+
+    return sum(getattr(Node, name).__name__ == "<lambda>" for name in cluster._BESIDE)
+
+
+class TestConnecting:
+    """Connections, of which a process has one."""
+
+    @pytest.fixture
+    def ray(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRay]:
+        """Put the stand-in where Ray is looked for."""
+        cluster._import_ray()
+        ray = FakeRay()
+        monkeypatch.setattr(cluster, "_import_ray", lambda *_: ray)
+        yield ray
+        ray.let.set()
+
+    def test_a_run_after_an_interrupt_waits_for_what_that_left(self, ray: FakeRay) -> None:
+        """It has a cluster of its own, and Ray's methods are again what they were."""
+        order: Any = str
+        first, second = cluster.Ahead(order), cluster.Ahead(order)
+        first.start()
+        while not ray.told:
+            time.sleep(0.001)
+        first.__exit__(KeyboardInterrupt)
+        second.start()
+        second._thread.join(0.2)
+        meanwhile = [*ray.told]
+        ray.let.set()
+        with second.cluster():
+            assert meanwhile == ["init without 3"]
+            assert ray.told == ["init without 3", "shutdown", "init without 3"]
+        assert ray.told[3:] == ["shutdown"]
+        assert left_out() == 0
+
+    def test_a_run_within_another_uses_its_cluster(self, ray: FakeRay) -> None:
+        """And leaves it open, as an extraction does that is part of a benchmark."""
+        ray.let.set()
+        order: Any = str
+        with cluster.Cluster("ray"):
+            ahead = cluster.Ahead(order)
+            ahead.start()
+            with ahead.cluster():
+                pass
+            assert ray.told == ["init without 3"]
+        assert ray.told[1:] == ["shutdown"]
+
+    @pytest.mark.parametrize("error", [AttributeError("_webui_url"), KeyError("webui")])
+    def test_a_ray_that_needs_what_is_left_out_starts_with_it(
+        self, ray: FakeRay, monkeypatch: pytest.MonkeyPatch, error: Exception
+    ) -> None:
+        """What had started of it is ended before."""
+        ray.let.set()
+        start = ray.init
+
+        def init(**options: object) -> Any:
+            found = start(**options)
+            if left_out():
+                raise error
+            return found
+
+        monkeypatch.setattr(ray, "init", init)
+        with cluster.Cluster("ray"):
+            assert ray.told == ["init without 3", "shutdown", "init without 0"]
+        assert ray.told[3:] == ["shutdown"]
+
+    def test_a_ray_that_does_not_start_is_an_error_of_the_cluster(
+        self, ray: FakeRay, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whatever its own is."""
+        monkeypatch.setattr(ray, "init", lambda **options: options["webui"])
+        with pytest.raises(ClusterError, match=r"no cluster of Ray answers .*webui"):
+            cluster.Cluster("ray")
+        assert left_out() == 0
+
+
+def test_only_the_link_to_its_own_session_is_removed(tmp_path: Path) -> None:
+    """Another Ray of this machine may be the latest by now."""
+    for name in ("session_1", "session_2"):
+        (tmp_path / name / "logs").mkdir(parents=True)
+    latest = tmp_path / "session_latest"
+    latest.symlink_to(tmp_path / "session_2")
+    cluster._forget(tmp_path / "session_1")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["session_2", "session_latest"]
+    cluster._forget(tmp_path / "session_2")
+    assert list(tmp_path.iterdir()) == []
