@@ -9,7 +9,7 @@ import random
 import signal
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from pathlib import Path
 from typing import Any
 
@@ -111,21 +111,24 @@ def test_thirty_losses_lose_nothing(
     run = hook.beside(work)
     lost = {"worker": 0, "machine": 0}
     dead: set[int] = set()
-    while sum(lost.values()) < KILLS:
-        time.sleep(chance.uniform(0.1, 1.5))
-        victim = _wait_for_work(log, dead, run)
-        if chance.random() < 0.25:
-            machines.lose(chance.choice(machines.nodes))
-            machines.start()
-            lost["machine"] += 1
-        else:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(victim, signal.SIGKILL)
-                lost["worker"] += 1
-            dead.add(victim)
-        hook.let_through(log, SHARE * (1 + sum(lost.values())))
-    hook.let_all_through(log)
-    found, summary = run.result(600)
+    try:
+        while sum(lost.values()) < KILLS:
+            time.sleep(chance.uniform(0.1, 1.5))
+            victim = _wait_for_work(log, dead, run)
+            if chance.random() < 0.25:
+                machines.lose(chance.choice(machines.nodes))
+                machines.start()
+                lost["machine"] += 1
+            else:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(victim, signal.SIGKILL)
+                    lost["worker"] += 1
+                dead.add(victim)
+            hook.let_through(log, SHARE * (1 + sum(lost.values())))
+    finally:  # nothing is to wait at the gate once the machines are gone
+        hook.let_all_through(log)
+        wait([run], 600)
+    found, summary = run.result(0)
     assert summary.computed == summary.rows == PICTURES
     assert found.paths() == whole.paths()
     assert found.features("mixed7", dtype="float16").tobytes() == (
