@@ -240,7 +240,7 @@ def _no_store(folder: Path) -> str:
     if folder.is_dir() and (folder / SHARDS).is_dir():
         return (
             f"{folder} is an extraction that was not finished; run the same "
-            f"headstart extract DATA -o {folder} again to finish it"
+            f"headstart extract DATA -o {folder} again (without --part) to finish it"
         )
     return f"{folder} is not a store: it has no {FILE}"
 

@@ -33,6 +33,7 @@ _CPUS = 8  # of one worker at most: the base gains little from more
 _CHUNK = 2048  # pictures, so that a worker lost costs seconds
 _CHUNKS_EACH = 4  # at least for every worker, so that none waits long at the end
 _LOOK = 1.0  # seconds
+_PATIENCE = 10.0  # seconds, for a Ray that starts to end: else its processes and files stay behind
 _RETRIES = 3  # of a call, which may take long
 #: What Ray starts beside a cluster: to make it larger, to show it, to gather what workers print.
 _BESIDE = ("start_monitor", "start_api_server", "start_log_monitor")
@@ -239,13 +240,14 @@ class Ahead:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Let go of the cluster; an interrupt does not wait for one that has not yet started.
+        """Let go of the cluster; an interrupt waits some seconds for one that has not yet started.
 
         What goes wrong at its end is raised, unless there is an error already.
         """
         self._over.set()
-        if self._thread.ident and (self._found.done() or kind is not KeyboardInterrupt):
-            self._thread.join()
+        if self._thread.ident:
+            starting = kind is KeyboardInterrupt and not self._found.done()
+            self._thread.join(_PATIENCE if starting else None)
         if kind is None and self._late is not None:
             raise self._late
 

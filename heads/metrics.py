@@ -33,7 +33,7 @@ def wilson(right: int, rows: int) -> tuple[float, float]:
 
 def log_loss(codes: Int, probability: Float) -> float:
     """Return the mean negative logarithm of the probability given to the true class."""
-    return float(-logs(probability[np.arange(len(codes)), codes]).mean())
+    return max(0.0, float(-logs(probability[np.arange(len(codes)), codes]).mean()))  # not -0.0
 
 
 def logs(probability: Float) -> Float:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -144,8 +145,8 @@ class Model:
         Raises
         ------
         ModelError
-            If the path is a folder's, or in none that exists, or of a file that is no model; if
-            the model is too large to be loaded.
+            If the path is a folder's, or in none that exists, or of a file that is no model, or
+            cannot be written; if the model is too large to be loaded.
         """
         target = check_target(path)
         arrays = arrays_of(self.classifier)
@@ -164,8 +165,13 @@ class Model:
                 file.flush()
                 os.fsync(file.fileno())
             draft.replace(target)
+        except OSError as error:
+            raise ModelError(
+                f"{target} cannot be written: {error.strerror or error}; name another one with -o"
+            ) from error
         finally:
-            draft.unlink(missing_ok=True)
+            with suppress(OSError):
+                draft.unlink(missing_ok=True)
         return target
 
     def probabilities(self, features: NDArray[Any]) -> NDArray[np.float64]:

@@ -111,9 +111,9 @@ class Sweep:
             padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
             yield "  ".join(padded).rstrip()
         yield ""
-        yield (
-            "> highest accuracy here, of many close ones: mind the intervals   "
-            "* worth its bytes: nothing smaller is as accurate"
+        worth = any(cut.worth for cut in self.cuts if cut is not best)
+        yield "> highest accuracy here, of many close ones: mind the intervals" + (
+            "   * worth its bytes: nothing smaller is as accurate" if worth else ""
         )
         yield (
             f"Extraction of all layers took {self.extract_seconds:.1f} s, once. {_JUDGE}: "

@@ -69,8 +69,8 @@ def seconds(count: float) -> str:
 
 
 _UNREAD = (
-    "  not read again: of what was there before, sizes and seals were checked; headstart verify "
-    "reads it all"
+    "  not read again: of what was there before, sizes were checked, and that seals are there; "
+    "headstart verify reads it all"
 )
 
 

@@ -294,8 +294,11 @@ class TestAhead:
                 assert slow.told == ["starts ray", "loads for 3"]
             assert slow.told[2:] == ["ends"]
 
-    def test_an_interrupt_does_not_wait_for_it(self, slow: type[Slow]) -> None:
+    def test_an_interrupt_waits_for_it_for_some_time_only(
+        self, slow: type[Slow], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """What starts then loads nothing, and ends."""
+        monkeypatch.setattr(cluster, "_PATIENCE", 0.01)
         asked: list[int] = []
         order: Any = asked.append
         ahead = cluster.Ahead(order)

@@ -45,6 +45,7 @@ def test_log_loss_of_a_sure_mistake_is_finite() -> None:
     probability = np.array([[1.0, 0.0], [0.5, 0.5]])
     assert np.isfinite(metrics.log_loss(np.array([1, 0]), probability))
     assert metrics.log_loss(np.array([0, 0]), probability) == pytest.approx(np.log(2) / 2)
+    assert str(metrics.log_loss(np.array([0]), np.ones((1, 1)))) == "0.0"
 
 
 def test_corrected_t_is_more_careful_than_the_paired_one() -> None:

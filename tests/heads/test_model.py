@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import math
 import os
@@ -327,6 +328,10 @@ def test_every_flipped_byte_is_noticed(model: Model, tmp_path: Path) -> None:
 
 def test_no_model_is_left_half_written(model: Model, tmp_path: Path) -> None:
     """A folder that is not there is refused; a classifier that does not fit is, too."""
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     with pytest.raises(ModelError, match="in a folder that exists"):
         model.save(tmp_path / "no" / "where.model")
     with pytest.raises(ModelError, match="in a folder that exists"):
@@ -335,6 +340,11 @@ def test_no_model_is_left_half_written(model: Model, tmp_path: Path) -> None:
         patch.setattr(os, "access", lambda *_: False)
         with pytest.raises(ModelError, match="its folder cannot be written to"):
             model.save(tmp_path / "one.model")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(ModelError, match="cannot be written: No space left on device"):
+            model.save(tmp_path / "one.model")
+    assert list(tmp_path.glob("*one.model*")) == []
     with pytest.raises(ModelError, match="weights has shape"):
         Model(model.card, Linear(np.zeros((3, 2), np.float32), np.zeros(3, np.float32)))
     wrong = dataclasses.replace(model.card, shape=(2, 2, 2))
