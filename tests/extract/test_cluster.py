@@ -421,8 +421,11 @@ class TestConnecting:
         yield ray
         ray.let.set()
 
-    def test_a_run_after_an_interrupt_waits_for_what_that_left(self, ray: FakeRay) -> None:
+    def test_a_run_after_an_interrupt_waits_for_what_that_left(
+        self, ray: FakeRay, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """It has a cluster of its own, and Ray's methods are again what they were."""
+        monkeypatch.setattr(cluster, "_PATIENCE", 0.01)
         order: Any = str
         first, second = cluster.Ahead(order), cluster.Ahead(order)
         first.start()
