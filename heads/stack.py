@@ -1,9 +1,8 @@
-"""Many networks of one hidden layer, trained a few side by side by one Keras program.
+"""Many networks of one hidden layer, trained a few side by side.
 
-The first layers of a few stand side by side in one matrix, so that one product serves them; a
-program that has been traced for these trains the next few. The rows stay on the device, where a
-batch is a few row numbers. Written against Keras 3 alone, for each of its backends. This module
-imports Keras: import it inside the function that trains.
+The first layers of a few stand side by side in one matrix, so that one product serves them. The
+rows stay on the device, where a batch is a few row numbers. This module imports Keras: import it
+inside the function that trains.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from keras import ops
 
 from headstart._hardware import native_bfloat16
 from headstart.extract._keras_engine import gpus
-from headstart.heads.adam import FusedAdam
+from headstart.heads import step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,9 +30,12 @@ if TYPE_CHECKING:
     Weights = tuple[Single, ...]
     Batch = tuple[NDArray[Any], Int, NDArray[Any]]
 
-#: Networks that are trained side by side. With sixteen, a program took twice as long to trace, its
-#: steps took as long as those of four times four, and all went on until the last was finished.
+#: Networks that are trained side by side. Steps of sixteen took as long as four steps of four, and
+#: all went on until the last was finished.
 _TOGETHER = 4
+#: Sizes are filled up to multiples of this: a step is compiled once for all folds of a comparison,
+#: whose numbers of rows differ by one or two.
+_MULTIPLE = 16
 
 
 @dataclass(frozen=True)
@@ -98,20 +100,19 @@ def train(
     are done.
     """
     outputs = 1 if rows.codes.max() == 1 else int(rows.codes.max()) + 1
-    model: Stack | None = None
+    X = _with_ones(rows.X)
+    on_device = ops.cast(X, _dtype())
     done: list[Trained] = []
     groups = _groups(networks)
     for group in groups:
-        form = _Form.of(group, len(groups[0]), rows.X.shape[1], outputs)
-        if model is None or model.form != form:
-            model = _program(rows.X, form)
-        model.start(group, networks[0].seed)
-        watch = _Watch(model, rows, schedule, min((r.loss for r in done), default=np.inf))
+        stack = Stack(group, len(groups[0]), rows.X.shape[1], X.shape[1], outputs)
+        least = min((r.loss for r in done), default=np.inf)
+        watch = _Watch(stack, rows, X, schedule.patience, least)
         # What a network learns does not depend on its group: all take the same batches.
-        batches = _batches(rows, schedule.batch_size, networks[0].seed)
+        batches = _batches(rows, schedule.batch_size, stack.units, networks[0].seed)
         for epoch in range(1, schedule.epochs + 1):
-            for numbers, codes, weight in next(batches):
-                model.train_on_batch(numbers, codes, sample_weight=weight)
+            for batch in next(batches):
+                stack.state = step.step(stack.state, on_device, batch, stack.places)
             over = watch.look(epoch)
             if progress:
                 share = len(done) + len(group) * epoch / schedule.epochs
@@ -122,22 +123,49 @@ def train(
     return done
 
 
-def _batches(rows: Examples, size: int, seed: int) -> Iterator[Iterable[Batch]]:
-    """Yield for each epoch its batches of row numbers, codes and weights, `size` rows or so each.
+def _dtype() -> str:
+    """Return the dtype of large products: a step may be rounded, as it is one of many anyway."""
+    return "bfloat16" if native_bfloat16() else "float32"
 
-    Batches are of one size, as a program is compiled once; rows that fill the last do not count.
+
+def _filled(count: int) -> int:
+    """Return a number filled up to a multiple.
+
+    Examples
+    --------
+    >>> _filled(16), _filled(17)
+    (16, 32)
+    """
+    return -(-count // _MULTIPLE) * _MULTIPLE
+
+
+def _with_ones(X: Single) -> Single:
+    """Return rows with a feature that is 1, whose weights are the biases; zeros fill both sizes."""
+    n, d = X.shape
+    result = np.zeros((_filled(n), _filled(d + 1)), np.float32)
+    result[:n, :d], result[:n, d] = X, 1
+    return result
+
+
+def _batches(rows: Examples, size: int, units: int, seed: int) -> Iterator[Iterator[step.Batch]]:
+    """Yield for each epoch its batches, `size` rows or so each.
+
+    Batches are of one size, as a step is compiled once; rows that fill the last do not count.
     """
     steps = max(1, round(len(rows.chosen) / size))
-    every = -(-len(rows.chosen) // steps) * steps
-    filled = np.resize(rows.chosen, every)
-    counted = np.where(np.arange(every) < len(rows.chosen), rows.weight[filled], 0)
-    rng = np.random.default_rng(seed)
-    while True:
-        place = rng.permutation(every).reshape(steps, -1)
+    each = -(-len(rows.chosen) // steps)
+    real = np.arange(steps * each) < len(rows.chosen)
+    filled = np.resize(rows.chosen, steps * each)
+    share = np.where(real, rows.weight[filled] / each, 0).astype(np.float32)
+    order, noise = np.random.default_rng(seed), np.random.default_rng((seed, 1))
+
+    def batch(place: Int) -> step.Batch:
         numbers = filled[place]
-        codes = rows.codes[numbers].astype(np.int32)
-        weight = counted[place].astype(np.float32)
-        yield zip(numbers[..., None], codes[..., None, None], weight, strict=True)
+        drawn = noise.integers(0, 1 << 16, (each, units), np.uint16)
+        return step.Batch(numbers, rows.codes[numbers].astype(np.int32), share[place], drawn)
+
+    while True:
+        yield map(batch, order.permutation(steps * each).reshape(steps, each))
 
 
 def _groups(networks: Sequence[Network]) -> list[Sequence[Network]]:
@@ -146,128 +174,54 @@ def _groups(networks: Sequence[Network]) -> list[Sequence[Network]]:
     return [networks[first : first + size] for first in range(0, len(networks), size)]
 
 
-@dataclass(frozen=True)
-class _Form:
-    """What a program is traced for.
+class Stack:
+    """Networks in training side by side.
 
     Attributes
     ----------
-    count, features, units, outputs : int
-        Places for networks; numbers of a row; units and outputs of a place.
-    kinds : int
-        1 where all places keep the same units by the same draw, else `count`.
+    units : int
+        Of each place; a network of fewer leaves some unused.
+    state : step.State
+    places : step.Places
     """
 
-    count: int
-    features: int
-    units: int
-    outputs: int
-    kinds: int
+    def __init__(
+        self, networks: Sequence[Network], count: int, features: int, rows: int, outputs: int
+    ) -> None:
+        """Draw first weights of networks of so many features and outputs, for `count` places.
 
-    @classmethod
-    def of(cls, networks: Sequence[Network], count: int, features: int, outputs: int) -> _Form:
-        """Return what these networks need."""
-        units = max(network.units for network in networks)
-        keep = _keep(networks, units)
-        kinds = 1 if (keep == keep[0]).all() else count
-        return cls(count, features, units, outputs, kinds)
-
-
-def _compiled() -> bool:
-    """Return whether to compile by XLA; TensorFlow's on CPU cores took three times as long."""
-    return keras.backend.backend() == "jax" or bool(gpus())
-
-
-class Stack(keras.Model):  # type: ignore[misc]
-    """The networks: row numbers ``(b, 1)`` in, logits ``(b, networks, k)`` out.
-
-    Weights are kept divided by the learning rate of their network. Adam's steps do not depend on
-    the scale of a gradient, so that with a rate of 1 each network moves at its own. All that tells
-    one group of networks from another is in variables: `start` begins with others.
-    """
-
-    def __init__(self, X: Single, form: _Form) -> None:
-        super().__init__()
-        self.form = form
-        self.networks: tuple[Network, ...] = ()
-        ones = np.ones((len(X), 1), np.float32)  # times the last row of inner: the biases
-        self.X = _variable(self, "X", np.hstack([X, ones]).shape, trainable=False)
-        self.X.assign(np.hstack([X, ones]))
-        self.products = "bfloat16" if native_bfloat16() else "float32"
-        self.inner = _variable(self, "inner", (form.features + 1, form.count * form.units))
-        self.outer = _variable(self, "outer", (form.count, form.units, form.outputs))
-        self.last = _variable(self, "last", (form.count, form.outputs))
-        self.rate = _variable(self, "rate", (form.count, 1), trainable=False)
-        self.keep = _variable(self, "keep", (form.kinds, form.units), trainable=False)
-        self.noise = keras.random.SeedGenerator(0)
-        self.built = True
-
-    def start(self, networks: Sequence[Network], seed: int) -> None:
-        """Begin with these networks: their first weights, no steps taken, and noise of a seed."""
-        form, self.networks = self.form, tuple(networks)
-        inner = np.zeros(self.inner.shape, np.float32)
-        outer = np.zeros(self.outer.shape, np.float32)
+        `rows` is the number of weights of a unit, those that only fill up among them.
+        """
+        self.networks, self._features = tuple(networks), features
+        self.units = max(network.units for network in networks)
+        inner = np.zeros((rows, count, self.units), np.float32)
+        outer = np.zeros((count, self.units, outputs), np.float32)
         for h, network in enumerate(networks):
-            mine = slice(h * form.units, h * form.units + network.units)
-            inner[:-1, mine], outer[h, : network.units] = _initial(
-                form.features, network, form.outputs
-            )
-        for variable in self.optimizer.variables:
-            if variable is not self.optimizer.learning_rate:
-                variable.assign(np.zeros(variable.shape, variable.dtype))
-        rate = np.array([[network.learning_rate] for network in networks], np.float32)
-        fill = form.count - len(networks)  # places that no network is for learn nothing
-        self.inner.assign(inner)
-        self.outer.assign(outer)
-        self.last.assign(np.zeros(self.last.shape, np.float32))
-        self.rate.assign(np.pad(rate, ((0, fill), (0, 0))))
-        self.keep.assign(np.resize(_keep(networks, form.units), self.keep.shape))
-        self.noise.state.assign(np.array([seed, 0], self.noise.state.dtype))
-
-    def call(self, rows: Any, *, training: bool = False) -> Any:
-        """Return logits of the rows with these numbers."""
-        count, units, k = self.outer.shape
-        # Products of a training step may be rounded, as a step is anyway; what is judged is not.
-        dtype = self.products if training else "float32"
-        x = ops.cast(ops.take(self.X, rows[:, 0], axis=0), dtype)
-        hidden = ops.relu(ops.matmul(x, ops.cast(self.inner, dtype)))
-        if training:  # all networks drop out by the same draw
-            drawn = keras.random.uniform((ops.shape(x)[0], 1, units), seed=self.noise)
-            mask = ops.where(drawn < self.keep, 1 / ops.maximum(self.keep, 1e-6), 0.0)
-            hidden = ops.reshape(hidden, (-1, count, units)) * ops.cast(mask, dtype)
-        # Rates go to the small matrix. One product with zeros between the networks is faster than
-        # a product for each of them.
-        outer = self.outer * self.rate[:, None] ** 2
-        own = np.eye(count, dtype=np.float32)[:, None, :, None]
-        outer = ops.reshape(outer[:, :, None] * own, (count * units, count * k))
-        logits = ops.matmul(ops.reshape(hidden, (-1, count * units)), ops.cast(outer, dtype))
-        logits = ops.reshape(ops.cast(logits, "float32"), (-1, count, k))
-        return logits + self.last * self.rate
+            mine = inner[:features, h, : network.units], outer[h, : network.units]
+            _draw_first_weights(*mine, network.seed)
+        self.state = step.start(inner.reshape(rows, -1), outer, _dtype())
+        rate = np.zeros(count, np.float32)
+        rate[: len(networks)] = [network.learning_rate for network in networks]
+        keep = _keep(networks, self.units)
+        keep = np.resize(keep, (1 if (keep == keep[0]).all() else count, self.units))
+        self.places = step.Places(ops.convert_to_tensor(keep), ops.convert_to_tensor(rate))
 
     def separate(self, h: int) -> Weights:
         """Return the weights of one network."""
-        units, rate = self.networks[h].units, self.networks[h].learning_rate
-        mine = slice(h * self.form.units, h * self.form.units + units)
-        parts = (
-            self.inner[:-1, mine],
-            self.inner[-1, mine],
-            self.outer[h, :units],
-            self.last[h],
-        )
-        return tuple(ops.convert_to_numpy(part) * np.float32(rate) for part in parts)
+        units, d = self.networks[h].units, self._features
+        mine = slice(h * self.units, h * self.units + units)
+        inner, outer, last = self.state.inner.value, self.state.outer.value, self.state.last.value
+        parts = inner[:d, mine], inner[d, mine], outer[h, :units], last[h]
+        return tuple(ops.convert_to_numpy(part) for part in parts)
 
 
-def _program(X: Single, form: _Form) -> Stack:
-    """Return a program that is ready to start."""
-    model = Stack(X, form)
-    model.compile(
-        optimizer=FusedAdam(1.0, epsilon=1e-12),
-        loss=_sigmoid_loss if form.outputs == 1 else _softmax_loss,
-        jit_compile=_compiled(),
-    )
-    # If the first step had to make these variables, it would be traced twice.
-    model.optimizer.build(model.trainable_variables)
-    return model
+def _draw_first_weights(inner: Single, outer: Single, seed: int) -> None:
+    """Fill both layers of a network with Glorot's uniform start."""
+    rng = np.random.default_rng(seed)
+    for layer in (inner, outer):
+        limit = np.float32(np.sqrt(6 / sum(layer.shape)))
+        np.multiply(rng.random(layer.shape, np.float32), 2 * limit, out=layer)
+        np.subtract(layer, limit, out=layer)
 
 
 def _keep(networks: Sequence[Network], units: int) -> Single:
@@ -277,21 +231,9 @@ def _keep(networks: Sequence[Network], units: int) -> Single:
     return np.where(real, keep, 0).astype(np.float32)
 
 
-def _variable(model: Any, name: str, shape: Any, *, trainable: bool = True) -> Any:
-    """Return a weight of a model, zeros at first."""
-    return model.add_weight(shape=shape, name=name, trainable=trainable, initializer="zeros")
-
-
-def _initial(d: int, network: Network, outputs: int) -> tuple[Single, Single]:
-    """Return Glorot's uniform start of both layers, divided by the learning rate."""
-    rng = np.random.default_rng(network.seed)
-
-    def layer(fan_in: int, fan_out: int, fan: int) -> Single:
-        limit = np.sqrt(6 / (fan + network.units)) / network.learning_rate
-        drawn = rng.random((fan_in, fan_out), np.float32)
-        return drawn * np.float32(2 * limit) - np.float32(limit)
-
-    return layer(d, network.units, d), layer(network.units, outputs, outputs)
+def _compiled() -> bool:
+    """Return whether to compile by XLA; TensorFlow's on CPU cores took three times as long."""
+    return keras.backend.backend() == "jax" or bool(gpus())
 
 
 def _softmax_loss(codes: Any, logits: Any) -> Any:
@@ -385,15 +327,18 @@ class _Watch:
     whatever it does while others go on. `least` is the lowest loss of networks trained before.
     """
 
-    def __init__(self, model: Stack, rows: Examples, schedule: Schedule, least: float) -> None:
-        self._model, self._patience, self._least = model, schedule.patience, least
-        self._rows, self._codes = rows.held[:, None], rows.codes[rows.held]
-        self._weight = rows.weight[rows.held]
-        self.best = [Trained((), np.inf, 0)] * len(model.networks)
+    def __init__(
+        self, stack: Stack, rows: Examples, X: Single, patience: int, least: float
+    ) -> None:
+        self._stack, self._patience, self._least = stack, patience, least
+        self._codes, self._weight = rows.codes[rows.held], rows.weight[rows.held]
+        filled = np.resize(rows.held, _filled(len(rows.held)))
+        self._X = ops.convert_to_tensor(X[filled])
+        self.best = [Trained((), np.inf, 0)] * len(stack.networks)
 
     def look(self, epoch: int) -> bool:
         """Measure every network that is not finished; return whether all are."""
-        logits = ops.convert_to_numpy(self._model(self._rows))
+        logits = step.logits(self._stack.state, self._X)[: len(self._codes)]
         loss = _losses(logits, self._codes, self._weight)
         going = [epoch - 1 - trained.epoch < self._patience for trained in self.best]
         better = [h for h, on in enumerate(going) if on and loss[h] < self.best[h].loss]
@@ -402,7 +347,7 @@ class _Watch:
         leader = min(better, key=loss.__getitem__, default=None)
         if leader is not None and loss[leader] < self._least:  # others' weights nobody asks for
             self._least = loss[leader]
-            self.best[leader] = replace(self.best[leader], weights=self._model.separate(leader))
+            self.best[leader] = replace(self.best[leader], weights=self._stack.separate(leader))
         return all(epoch - trained.epoch >= self._patience for trained in self.best)
 
 

@@ -95,29 +95,6 @@ def test_a_network_of_a_grid_is_what_it_is_alone(rows: Any, dropout: float) -> N
         assert np.allclose(alone.predict_proba(new), beside.predict_proba(new), atol=1e-4)
 
 
-def test_a_program_is_made_once_for_networks_of_one_form(
-    rows: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """More networks than are trained side by side take their turns in it; other units do not."""
-    from headstart.heads import stack
-
-    X, y, _, _ = rows
-    made: list[Any] = []
-    make = stack._program
-
-    def counted(X: Any, form: Any) -> Any:
-        made.append(form)
-        return make(X, form)
-
-    monkeypatch.setattr(stack, "_program", counted)
-    head = DenseHead(units=8, starts=10, epochs=2).fit(X, y)
-    assert len(made) == 1
-    assert len(head.losses_) == 10
-    assert len({loss for _, loss in head.losses_}) == 10
-    DenseHead(units=[8, 4], starts=4, epochs=1).fit(X, y)
-    assert [form.units for form in made[1:]] == [8, 4]
-
-
 def test_progress_is_told_epoch_by_epoch(rows: Any) -> None:
     """`progress` hears of every epoch as a share of all that may come."""
     X, y, _, _ = rows

@@ -1,0 +1,132 @@
+"""A step that is written out, against Keras' own gradient and optimiser."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from headstart._keras import import_keras
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+pytestmark = [
+    pytest.mark.tensorflow,
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),  # Keras' own
+]
+
+_D, _U, _B = 6, 5, 8
+_RATES = (0.01, 0.003)
+
+
+@pytest.fixture(scope="module")
+def step() -> ModuleType:
+    """Return the module, which imports Keras."""
+    import_keras()
+    from headstart.heads import step
+
+    return step
+
+
+def batches(step: ModuleType, classes: int) -> list[Any]:
+    """Return batches of 12 rows, drawn with weights."""
+    rng = np.random.default_rng(1)
+    return [
+        step.Batch(
+            rng.integers(0, 12, _B),
+            rng.integers(0, classes, _B).astype(np.int32),
+            rng.uniform(0.5, 2, _B).astype(np.float32) / _B,
+            rng.integers(0, 1 << 16, (_B, _U), np.uint16),
+        )
+        for _ in range(6)
+    ]
+
+
+def by_keras(X: Any, inner: Any, outer: Any, drawn: list[Any], keep: float, rate: float) -> Any:
+    """Return the weights of one network that Keras trained on the same batches and draws."""
+    import keras
+
+    rows, mask = keras.Input((_D,)), keras.Input((_U,))
+    hidden = keras.layers.Dense(_U, activation="relu")(rows)
+    scores = keras.layers.Dense(outer.shape[1])(keras.layers.Multiply()([hidden, mask]))
+    model = keras.Model([rows, mask], scores)
+    model.set_weights([inner[:-1], inner[-1], outer, np.zeros(outer.shape[1], np.float32)])
+    losses = keras.losses
+    loss = (
+        losses.BinaryCrossentropy if outer.shape[1] == 1 else losses.SparseCategoricalCrossentropy
+    )
+    model.compile(keras.optimizers.Adam(rate), loss(from_logits=True))
+    for batch in drawn:
+        kept = np.where(batch.drawn / 2**16 < keep, 1 / keep, 0).astype(np.float32)
+        model.train_on_batch([X[batch.numbers], kept], batch.codes[:, None], _B * batch.weight)
+    return model.get_weights()
+
+
+@pytest.mark.parametrize("keep", [1.0, 0.7])
+@pytest.mark.parametrize("classes", [2, 3])
+def test_steps_are_those_of_keras(step: ModuleType, classes: int, keep: float) -> None:
+    """Two networks side by side, of rates of their own, end where Keras ends with each alone."""
+    rng = np.random.default_rng(0)
+    k = 1 if classes == 2 else classes
+    X = rng.normal(size=(12, _D)).astype(np.float32)
+    inner = rng.normal(size=(_D + 1, 2, _U)).astype(np.float32)
+    outer = rng.normal(size=(2, _U, k)).astype(np.float32)
+    rows = np.hstack([X, np.ones((12, 1), np.float32)])
+    state = step.start(inner.reshape(_D + 1, -1), outer, "float32")
+    places = step.Places(np.full((1, _U), keep, np.float32), np.array(_RATES, np.float32))
+    drawn = batches(step, classes)
+    for batch in drawn:
+        state = step.step(state, rows, batch, places)
+    moved = np.asarray(state.inner.value).reshape(_D + 1, 2, _U)
+    for h, rate in enumerate(_RATES):
+        expected = by_keras(X, inner[:, h], outer[h], drawn, keep, rate)
+        parts = (
+            moved[:-1, h],
+            moved[-1, h],
+            np.asarray(state.outer.value)[h],
+            np.asarray(state.last.value)[h],
+        )
+        for ours, theirs in zip(parts, expected, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-5)
+        hidden = np.maximum(rows @ moved[:, h], 0)
+        scores = hidden @ expected[2] + expected[3]
+        np.testing.assert_allclose(step.logits(state, rows)[:, h], scores, rtol=1e-3, atol=1e-4)
+
+
+def test_a_place_without_a_network_stays_as_it_is(step: ModuleType) -> None:
+    """A rate of 0 moves nothing; a unit that is never kept has no part in the scores."""
+    rng = np.random.default_rng(0)
+    inner = rng.normal(size=(_D, 2 * _U)).astype(np.float32)
+    outer = rng.normal(size=(2, _U, 3)).astype(np.float32)
+    X = rng.normal(size=(12, _D)).astype(np.float32)
+    keep = np.ones((2, _U), np.float32)
+    keep[1, 3:] = 0
+    state = step.start(inner, outer, "float32")
+    places = step.Places(keep, np.array([0, 0.01], np.float32))
+    for batch in batches(step, 3):
+        state = step.step(state, X, batch, places)
+    moved = np.asarray(state.inner.value)
+    assert (moved[:, :_U] == inner[:, :_U]).all()
+    assert (moved[:, _U + 3 :] == inner[:, _U + 3 :]).all()
+    assert (moved[:, _U : _U + 3] != inner[:, _U : _U + 3]).all()
+
+
+def test_products_in_bfloat16_go_the_same_way(step: ModuleType) -> None:
+    """Rounded products move the weights as exact ones do, to a few percent of the way."""
+    rng = np.random.default_rng(0)
+    inner = rng.normal(size=(_D, _U)).astype(np.float32)
+    outer = rng.normal(size=(1, _U, 3)).astype(np.float32)
+    X = rng.normal(size=(12, _D)).astype(np.float32)
+    places = step.Places(np.ones((1, _U), np.float32), np.array([0.01], np.float32))
+    ways = []
+    from keras import ops
+
+    for dtype in ("float32", "bfloat16"):
+        state = step.start(inner, outer, dtype)
+        for batch in batches(step, 3):
+            state = step.step(state, ops.cast(X, dtype), batch, places)
+        ways.append(np.asarray(state.inner.value) - inner)
+    exact, rounded = ways
+    assert np.linalg.norm(rounded - exact) < 0.2 * np.linalg.norm(exact)
