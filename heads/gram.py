@@ -130,10 +130,10 @@ def combine(rows: Rows, A: NDArray[Any], *, block_rows: int = 256) -> NDArray[An
 def seconds_per_row(n: int, d: int, *, new: int = 64) -> float:
     """Return what the inner products of one new row with n rows of d features take, in seconds.
 
-    They are computed slab by slab (`products`), all alike, of which one is timed, on one core: the
-    coordinates of new rows cost this, whatever is then done with them.
+    They are computed slab by slab (`products`), all alike, of which a part of one is timed, on one
+    core: the coordinates of new rows cost this, whatever is then done with them.
     """
-    wide = min(d, _SLAB)
+    wide = min(d, _SLAB // 4)
     left, right = np.ones((new, wide), np.float32), np.ones((n, wide), np.float32)
     seconds = []
     with single_threaded():  # threads that wait for each other took up to a hundred times as long

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headstart._bars import Bars
+from headstart._imports import quick_imports
 from headstart._interrupts import Interrupts
 from headstart._options import parser
 from headstart.errors import FewPicturesError, HeadstartError, InterruptedRunError, ModelError
@@ -217,8 +218,9 @@ def _compare(
     report: str | None = None,
     **options: Any,
 ) -> int:
-    from headstart.cache import Store
-    from headstart.heads import compare
+    with quick_imports():
+        from headstart.cache import Store
+        from headstart.heads import compare
 
     _pages(report)
     opened = Store.open(store)
@@ -247,10 +249,11 @@ def _judged(best: float, fail_under: float) -> int:
 
 
 def _train(*, store: str, file: str, quiet: bool, json: str | None, **options: Any) -> int:
-    from headstart import _words
-    from headstart.cache import Store
-    from headstart.heads.model import check_target
-    from headstart.heads.training import train
+    with quick_imports():
+        from headstart import _words
+        from headstart.cache import Store
+        from headstart.heads.model import check_target
+        from headstart.heads.training import train
 
     target, page = check_target(file), _page(f"{file}.md")
     with Bars(quiet=quiet) as bars:
@@ -287,8 +290,9 @@ def _predict(
     top: int = 1,
     workers: int | None = None,
 ) -> int:
-    from headstart.heads.model import Model
-    from headstart.prediction import answer, find_pictures, lines
+    with quick_imports():
+        from headstart.heads.model import Model
+        from headstart.prediction import answer, find_pictures, lines
 
     if json == "-" and style != "text":
         raise HeadstartError(
