@@ -9,6 +9,7 @@ from headstart.cache._files import (
     sha256_of,
 )
 from headstart.cache.catalog import LeftOut
+from headstart.cache.draft import Draft
 from headstart.cache.fill import Filling, RowId, Rows, tidy, write_rows
 from headstart.cache.mirror import Mirror, local_store
 from headstart.cache.pack import pack
@@ -20,6 +21,7 @@ from headstart.cache.widening import widened
 
 __all__ = [
     "SEAL_BYTES",
+    "Draft",
     "Filling",
     "LeftOut",
     "Mirror",

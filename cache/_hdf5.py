@@ -17,7 +17,7 @@ from headstart.cache import _files
 from headstart.errors import CorruptStoreError, HeadstartError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
     from typing import BinaryIO
 
@@ -188,10 +188,16 @@ def chunk_rows(row_shape: tuple[int, ...], dtype: np.dtype[Any]) -> int:
     return max(1, _CHUNK_BYTES // max(1, math.prod(row_shape) * dtype.itemsize))
 
 
-def write_features(file: h5py.File, name: str, features: NDArray[Any]) -> None:
-    """Add a dataset of features, ``(rows, ...)``, chunked by rows."""
-    dataset = create_features(file, name, features.shape, features.dtype, packed=packs(features))
-    write_rows(dataset, 0, features)
+def write_features(
+    file: h5py.File, name: str, features: NDArray[Any], packed: Sequence[bytes] = ()
+) -> None:
+    """Add a dataset of features, ``(rows, ...)``, chunked by rows.
+
+    `packed` are its first chunks, as `pack_chunks` made them, if it did.
+    """
+    does = bool(packed) or packs(features)
+    dataset = create_features(file, name, features.shape, features.dtype, packed=does)
+    write_rows(dataset, 0, features, packed)
 
 
 def create_features(
@@ -208,13 +214,32 @@ def create_features(
     return dataset
 
 
-def write_rows(dataset: h5py.Dataset, first: int, features: NDArray[Any]) -> None:
-    """Write rows from `first` on, where a chunk begins, to the end of a chunk or of the dataset."""
+def pack_chunks(features: NDArray[Any], done: int) -> list[bytes]:
+    """Return the complete chunks of maps, packed, but for the first `done`; more rows may follow.
+
+    None of vectors, of which the whole dataset says whether they are packed.
+    """
+    if features.ndim <= 2:
+        return []
+    step = chunk_rows(features.shape[1:], features.dtype)
+    starts = range(done * step, len(features) - step + 1, step)
+    return [_packed(features[start : start + step]) for start in starts]
+
+
+def write_rows(
+    dataset: h5py.Dataset, first: int, features: NDArray[Any], packed: Sequence[bytes] = ()
+) -> None:
+    """Write rows from `first` on, where a chunk begins, to the end of a chunk or of the dataset.
+
+    `packed` are the first of these chunks, if they are packed already.
+    """
     if dataset.compression is None:
         dataset[first : first + len(features)] = features
         return
     step, rest = dataset.chunks[0], (0,) * (features.ndim - 1)
-    for start in range(0, len(features), step):
+    for number, data in enumerate(packed):
+        dataset.id.write_direct_chunk((first + number * step, *rest), data)
+    for start in range(len(packed) * step, len(features), step):
         chunk = features[start : start + step]
         if len(chunk) < step:  # HDF5 keeps whole chunks, also at the end
             chunk = np.concatenate(

@@ -256,14 +256,22 @@ class Filling:
         return found[0], {row: first + place for row, place in found[1].items()}
 
     def add(
-        self, spec: Spec, rows: Sequence[RowId], features: NDArray[Any], run: Mapping[str, Any]
+        self,
+        spec: Spec,
+        rows: Sequence[RowId],
+        features: NDArray[Any],
+        run: Mapping[str, Any],
+        packed: Sequence[bytes] = (),
     ) -> None:
-        """Write one shard; from now on its rows survive whatever happens to this process."""
+        """Write one shard; from now on its rows survive whatever happens to this process.
+
+        `packed` is as for `write_rows`.
+        """
         self.make_folder()
         now = time.perf_counter()
         run = {**run, "seconds": round(now - self._clock, 3)}
         self._clock = now
-        head = write_rows(self.shards, spec, rows, features, run)
+        head = write_rows(self.shards, spec, rows, features, run, packed=packed)
         self._of(spec, head.view).add(head)
 
     def take(self, head: ShardHead) -> None:
@@ -402,11 +410,16 @@ def write_rows(
     rows: Sequence[RowId],
     features: NDArray[Any],
     run: Mapping[str, Any],
+    *,
+    packed: Sequence[bytes] = (),
 ) -> ShardHead:
-    """Write one shard, of rows under one spec, and return what it says of itself."""
+    """Write one shard, of rows under one spec, and return what it says of itself.
+
+    `packed` are the first chunks of its features, if a `Draft` has packed them.
+    """
     ids = np.array([row[0] for row in rows], dtype="S64")
     view = np.array([row[1] for row in rows], dtype=np.uint8)
-    info = write_shard(shards, spec, ids, view, features, run=run)
+    info = write_shard(shards, spec, ids, view, features, run=run, packed=packed)
     return ShardHead(info, spec, ids, view, features.shape[1:], {})
 
 

@@ -12,10 +12,11 @@ import numpy as np
 
 from headstart.cache import _files, _hdf5
 from headstart.cache.spec import Spec
+from headstart.cache.widening import is_finite
 from headstart.errors import CorruptStoreError, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import h5py
@@ -58,6 +59,7 @@ def write_shard(
     features: NDArray[Any],
     *,
     run: Mapping[str, Any],
+    packed: Sequence[bytes] = (),
 ) -> ShardInfo:
     """Publish one shard and return how to find it.
 
@@ -73,6 +75,8 @@ def write_shard(
         ``(n, ...)`` in the spec's storage dtype.
     run
         Settings to find again should the run die before it publishes (JSON).
+    packed
+        The first chunks of the features, if they are packed already; see `Draft`.
 
     Raises
     ------
@@ -83,7 +87,7 @@ def write_shard(
     """
     if features.dtype != np.dtype(spec.dtype) or len(features) != len(image_sha256):
         raise ValueError(f"{features.dtype} {features.shape}: expected {spec.dtype}, one row an id")
-    if not np.isfinite(features).all():
+    if not is_finite(features):
         raise StoreError(
             f"layer {spec.layer} gave values that {spec.dtype} cannot hold; nothing was written "
             "for these pictures: use --dtype float32, or a layer behind an activation"
@@ -98,7 +102,7 @@ def write_shard(
         file.attrs["run"] = json.dumps(dict(run), sort_keys=True)
         file.create_dataset("image_sha256", data=image_sha256)
         file.create_dataset("view", data=view)
-        _hdf5.write_features(file, DATASET, features)
+        _hdf5.write_features(file, DATASET, features, packed)
 
     data = _files.sealed(_hdf5.build(fill))
     digest = _files.parse_seal(data[-_files.SEAL_BYTES :], spec.name)

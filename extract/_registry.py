@@ -28,7 +28,7 @@ import platformdirs
 
 from headstart.cache import publishing, sha256_of
 from headstart.errors import WeightsError
-from headstart.extract._files import one_line
+from headstart.extract._files import digest_of, one_line
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -82,7 +82,7 @@ def fetch() -> Path:
     folder = cache_folder()
     stem = PACKAGE.name.replace("@", "-")
     for path in sorted(folder.glob(f"{stem}-{'[0-9a-f]' * 64}.h5")):
-        if digest(path) == sha256_of(path):
+        if path.is_file() and digest(path) == digest_of(path, "sha256"):
             return path
     weights = parse(_pack())
     try:

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headstart.cache import sha256_of
+from headstart.extract._files import digest_of
 from headstart.extract._kept import ready
 from headstart.extract.augment import Augmentation
 from headstart.extract.pipeline import Decoder, Job, Outcome, Writer, distance, run_jobs
@@ -33,7 +33,7 @@ def same_weights(filling: Filling, settings: Settings) -> bool:
     file = Path(asked).absolute()
     if not file.exists():
         return str(file) == stored.get("weights")
-    return file.is_file() and sha256_of(file) == stored.get("weights_sha256")
+    return file.is_file() and digest_of(file, "sha256") == stored.get("weights_sha256")
 
 
 class Computation:

@@ -38,7 +38,7 @@ def read_file(file: Place) -> bytes:
             raise UnreadableImageError(
                 f"{length / 1e6:.0f} megabytes, over the limit of {MAX_FILE_BYTES / 1e6:.0f}"
             )
-        return b"".join(_pieces(descriptor))
+        return b"".join(_pieces(descriptor, length))
 
 
 def hash_files(
@@ -76,8 +76,8 @@ def _hash(file: Place) -> str | LeftOut:
     try:
         if isinstance(file, Away):
             return hashlib.sha256(file.fetch(again=True)).hexdigest()
-        with _opened(file) as (descriptor, _):
-            for piece in _pieces(descriptor):
+        with _opened(file) as (descriptor, length):
+            for piece in _pieces(descriptor, length):
                 digest.update(piece)
     except UnreadableImageError as error:
         return LeftOut(printable(str(file)), str(error))
@@ -105,6 +105,15 @@ def _opened(file: Path) -> Iterator[tuple[int, int]]:
             os.close(descriptor)
 
 
-def _pieces(descriptor: int) -> Iterator[bytes]:
-    while piece := os.read(descriptor, _READ_BYTES):
+def _pieces(descriptor: int, length: int) -> Iterator[bytes]:
+    """Yield the bytes of a file that has `length`; of one that has more after all, these too.
+
+    A byte more than there should be is asked for, so that one call sees the end. A buffer of a
+    megabyte for every picture takes longer to get from the system than the picture's bytes.
+    """
+    left = length
+    while piece := os.read(descriptor, min(left + 1, _READ_BYTES) if left >= 0 else _READ_BYTES):
         yield piece
+        left -= len(piece)
+        if not left:
+            return

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 
+from headstart.cache import Draft
 from headstart.errors import DataError, ImageMemoryError, UnreadableImageError
 from headstart.extract._bases import Bases, Waits
 from headstart.extract.decode import DECODING, decode
@@ -179,17 +180,23 @@ class Sink(Protocol):
     """Where full shards go: a store, or a folder of one that somebody else will publish."""
 
     def add(
-        self, spec: Spec, rows: Sequence[RowId], features: NDArray[Any], run: Mapping[str, Any]
+        self,
+        spec: Spec,
+        rows: Sequence[RowId],
+        features: NDArray[Any],
+        run: Mapping[str, Any],
+        packed: Sequence[bytes] = (),
     ) -> None:
-        """Write one shard."""
+        """Write one shard; `features` are changed afterwards, `packed` is as for a `Draft`."""
         ...
 
 
 class Writer:
     """A thread that turns activations into shards, off the path of the base.
 
-    Of each layer only the rows it misses are kept. Features wait until a shard is full;
-    leaving the context writes the rest. An error in the thread is raised by the next call.
+    Of each layer only the rows it misses are kept. Features are packed as they come, and wait until
+    a shard is full; leaving the context writes the rest. An error in the thread is raised by the
+    next call.
     """
 
     def __init__(
@@ -202,9 +209,7 @@ class Writer:
         self._sink, self._specs, self._run = sink, specs, run
         self._missing = {name: set(missing[name]) for name in specs}
         #: By layer, and whether they are augmented views, which have shards of their own.
-        self._held: dict[tuple[str, bool], list[tuple[RowId, NDArray[Any]]]] = {
-            (name, views): [] for name in specs for views in (False, True)
-        }
+        self._held: dict[tuple[str, bool], Draft] = {}
         self._queue: queue.Queue[_Batch | None] = queue.Queue(maxsize=2)
         self._error: BaseException | None = None
         self._ended, self._done = threading.Event(), threading.Event()
@@ -253,8 +258,8 @@ class Writer:
             for rows, features in self._batches():
                 for name in self._specs:
                     self._take(name, rows, features[name])
-            for kind, held in self._held.items():
-                self._write(kind, len(held))
+            for (name, _), draft in self._held.items():
+                self._write(name, draft)
         except BaseException as error:  # noqa: BLE001 - handed to the thread that asks
             self._error = error
         finally:
@@ -274,25 +279,29 @@ class Writer:
                 yield batch
 
     def _take(self, name: str, rows: list[RowId], features: NDArray[Any]) -> None:
-        dtype = np.dtype(self._specs[name].dtype)
-        with np.errstate(over="ignore"):  # infinities are refused where shards are written
-            stored = features.astype(dtype)
         missing = self._missing[name]
-        pairs = zip(rows, stored, strict=True)
-        for row, one in pairs:
-            if row in missing:
-                self._held[name, row[1] > 0].append((row, one))
-        full = shard_rows(stored[0].nbytes)
-        for kind in ((name, False), (name, True)):
-            while len(self._held[kind]) >= full:
-                self._write(kind, full)
+        for views in (False, True):
+            wanted = [n for n, row in enumerate(rows) if row in missing and (row[1] > 0) == views]
+            chosen = features if len(wanted) == len(rows) else features[wanted]
+            self._hold((name, views), [rows[n] for n in wanted], chosen)
 
-    def _write(self, kind: tuple[str, bool], count: int) -> None:
-        part, self._held[kind] = self._held[kind][:count], self._held[kind][count:]
-        if part:
-            features = np.stack([one for _, one in part])
-            spec = self._specs[kind[0]].of(np.array([row[1] for row, _ in part], np.uint8))
-            self._sink.add(spec, [row for row, _ in part], features, self._run)
+    def _hold(self, kind: tuple[str, bool], rows: list[RowId], features: NDArray[Any]) -> None:
+        done = 0
+        while done < len(rows):
+            if kind not in self._held:
+                dtype = self._specs[kind[0]].dtype
+                row_bytes = features[0].size * np.dtype(dtype).itemsize
+                self._held[kind] = Draft(dtype, shard_rows(row_bytes))
+            draft = self._held[kind]
+            done += draft.add(rows[done:], features[done:])
+            if draft.full:
+                self._write(kind[0], draft)
+
+    def _write(self, name: str, draft: Draft) -> None:
+        if draft.rows:
+            spec = self._specs[name].of(np.array([row[1] for row in draft.rows], np.uint8))
+            self._sink.add(spec, draft.rows, draft.features, self._run, draft.packed)
+            draft.clear()
 
 
 def shard_rows(row_bytes: int) -> int:

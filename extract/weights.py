@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from headstart._keras import import_keras
-from headstart.cache import sha256_of
 from headstart.errors import WeightsError
 from headstart.extract import _registry
-from headstart.extract._files import md5_of, one_line
+from headstart.extract._files import digest_of, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,7 +89,7 @@ def find_weights(name: str) -> WeightsFile:
         path = _registry.fetch()
         return WeightsFile(name, path, _registry.digest(path))
     path = _imagenet() if name == "imagenet" else _existing_file(name)
-    return WeightsFile(name, path, sha256_of(path))
+    return WeightsFile(name, path, digest_of(path, "sha256"))
 
 
 def is_name(weights: str) -> bool:
@@ -134,7 +133,7 @@ def _imagenet() -> Path:
     """Path of Keras' published weights, downloaded by Keras unless its cache holds them whole."""
     home = os.environ.get("KERAS_HOME") or Path.home() / ".keras"
     cached = Path(home) / "models" / IMAGENET_FILE
-    if cached.is_file() and md5_of(cached) == IMAGENET_MD5:
+    if cached.is_file() and digest_of(cached, "md5") == IMAGENET_MD5:
         return cached
     return _download_imagenet()
 

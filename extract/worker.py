@@ -84,10 +84,16 @@ class _Shards:
         self.heads: list[ShardHead] = []
 
     def add(
-        self, spec: Spec, rows: Sequence[RowId], features: NDArray[Any], run: Mapping[str, Any]
+        self,
+        spec: Spec,
+        rows: Sequence[RowId],
+        features: NDArray[Any],
+        run: Mapping[str, Any],
+        packed: Sequence[bytes] = (),
     ) -> None:
         """Write one shard."""
-        self.heads.append(write_rows(self._folder, spec, rows, features, run))
+        head = write_rows(self._folder, spec, rows, features, run, packed=packed)
+        self.heads.append(head)
 
 
 def settle(order: Order) -> Order:

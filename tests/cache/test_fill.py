@@ -31,7 +31,7 @@ def test_a_store_packed_with_lzf_gains_rows(
 ) -> None:
     """Stores of before are read, go on, and need no row computed again."""
 
-    def lzf(file: h5py.File, name: str, features: np.ndarray) -> None:
+    def lzf(file: h5py.File, name: str, features: np.ndarray, _: object) -> None:
         chunks = (1, *features.shape[1:])
         file.create_dataset(name, data=features, chunks=chunks, compression="lzf", fletcher32=True)
 

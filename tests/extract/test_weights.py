@@ -15,14 +15,14 @@ import sys
 import tarfile
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 import pytest
 
 from headstart.errors import WeightsError
-from headstart.extract import _registry, weights
+from headstart.extract import _files, _registry, weights
 from headstart.extract.weights import WeightsFile, find_weights, is_name, random_seed
 
 if TYPE_CHECKING:
@@ -61,6 +61,30 @@ def test_a_file_is_named_by_its_bytes(tmp_path: Path) -> None:
     file.write_bytes(b"anything")
     expected = hashlib.sha256(b"anything").hexdigest()
     assert find_weights(str(file)) == WeightsFile(str(file), file, expected)
+
+
+def test_a_file_that_is_as_it_was_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was changed is read again, and so is what might be changed without a trace."""
+    file, other = tmp_path / "old.h5", tmp_path / "new.h5"
+    file.write_bytes(b"first")
+    other.write_bytes(b"other")
+    read: list[str] = []
+
+    def digest(opened: IO[bytes], kind: str) -> Any:
+        read.append(kind)
+        return hashlib.new(kind, opened.read())
+
+    monkeypatch.setattr(hashlib, "file_digest", digest)
+    find_weights(str(file))
+    find_weights(str(file))
+    assert len(read) == 2  # written a moment ago
+    monkeypatch.setattr(_files, "_SETTLED", -(10**12))
+    assert find_weights(str(file)) == find_weights(str(file))
+    assert len(read) == 3
+    other.replace(file)
+    assert find_weights(str(file)).sha256 == hashlib.sha256(b"other").hexdigest()
 
 
 def test_a_missing_file_names_what_can_be_given(tmp_path: Path) -> None:
