@@ -7,6 +7,7 @@ shards there are, which rows they hold, and where each row of the store lies in 
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import importlib.metadata
 import itertools
 import json
@@ -110,11 +111,17 @@ def versions() -> dict[str, str]:
     found = {}
     for name in (*_LIBRARIES, *_MORE_LIBRARIES):
         try:
-            found[name] = importlib.metadata.version(name)
+            found[name] = _version(name)
         except importlib.metadata.PackageNotFoundError:
             if name in _LIBRARIES:
                 found[name] = ""
     return found
+
+
+@functools.cache
+def _version(name: str) -> str:
+    """Look a version up once a process: what is imported stays what it is."""
+    return importlib.metadata.version(name)
 
 
 def write(folder: Path, catalog: Catalog, *, over: bytes) -> None:

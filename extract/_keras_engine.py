@@ -10,6 +10,7 @@ import numpy as np
 
 from headstart._hardware import cores
 from headstart._keras import import_keras
+from headstart.extract._bfloat16 import means
 from headstart.extract._graph import (
     INPUT,
     Channels,
@@ -40,6 +41,11 @@ class KerasEngine:
     def __init__(self, program: Program) -> None:
         self._keras = import_keras()
         self._program = program
+        #: Whether maps leave the device as they are, in bfloat16, to be averaged by `means`.
+        self._averages = (program.pool, program.precision) == (
+            "avg",
+            "bfloat16",
+        ) and _on_processors()
         if program.precision == "float32":
             _forbid_tf32(self._keras.backend.backend())
         self._run = self._compile()
@@ -49,6 +55,8 @@ class KerasEngine:
         ops, device = self._keras.ops, self._program.device
         with self._keras.device(device) if device else contextlib.nullcontext():
             outputs = self._run(ops.convert_to_tensor(pixels))
+        if self._averages:
+            return {name: means(np.asarray(output)) for name, output in outputs.items()}
         return {name: ops.convert_to_numpy(output) for name, output in outputs.items()}
 
     def _compile(self) -> Callable[[Any], dict[str, Any]]:
@@ -64,11 +72,13 @@ class KerasEngine:
         return compiled  # type: ignore[no-any-return]
 
     def _forward(self, pixels: Any) -> dict[str, Any]:
-        """Trace the program from uint8 pixels to float32 outputs."""
+        """Trace the program from uint8 pixels to outputs: float32, or maps to be averaged."""
         ops, graph = self._keras.ops, self._program.graph
         tensors = {INPUT: self._cast(ops.cast(pixels, "float32") - CENTRE)}
         for step in graph.steps.values():
             tensors[step.name] = self._apply(step.operation, [tensors[n] for n in step.inputs])
+        if self._averages:
+            return {name: tensors[name] for name in graph.outputs}
         return {name: self._pooled(ops.cast(tensors[name], "float32")) for name in graph.outputs}
 
     def _cast(self, array: Any) -> Any:
@@ -125,8 +135,12 @@ def at_once() -> int:
     On processors TensorFlow's threads wait for each other once a layer: a second batch has work
     for those that wait. It is not measured for other backends.
     """
-    processors = import_keras().backend.backend() == "tensorflow" and not gpus()
-    return min(2, cores()) if processors else 1
+    return min(2, cores()) if _on_processors() else 1
+
+
+def _on_processors() -> bool:
+    """Tell whether TensorFlow runs the base, on processors."""
+    return import_keras().backend.backend() == "tensorflow" and not gpus()
 
 
 def gpus() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import resource
 import shutil
@@ -86,7 +87,7 @@ def stages(arguments: list[str]) -> None:
     base(batches[0])
     core, features = _timed(lambda: [base(batch)["mixed7"] for batch in batches])
     found["base"] = core / len(files)
-    core, _ = _timed(lambda: _write(Path(scratch), base, np.concatenate(features)))
+    core, _ = _timed(lambda: _write(Path(scratch), base, features))
     found["convert, compress, write"] = core / len(files)
     print(json.dumps(found))
 
@@ -102,9 +103,8 @@ def _read(file: Path) -> Any:
     return decode(data, 150)
 
 
-def _write(folder: Path, base: Any, features: Any) -> None:
-    from headstart.cache import Spec
-    from headstart.cache.shard import write_shard
+def _write(folder: Path, base: Any, batches: Any) -> None:
+    from headstart.cache import Draft, Spec, write_rows
     from headstart.extract.decode import DECODING, RESAMPLING
 
     spec = Spec(
@@ -116,9 +116,10 @@ def _write(folder: Path, base: Any, features: Any) -> None:
         engine=base.engine,
         precision=base.precision,
     )
-    keys = np.array([f"{i:064x}" for i in range(len(features))], "S64")
-    views = np.zeros(len(features), np.uint8)
-    write_shard(folder, spec, keys, views, features.astype(np.float16), run={})
+    draft, ids = Draft(spec.dtype, sum(map(len, batches))), itertools.count()
+    for batch in batches:
+        draft.add([(b"%064x" % next(ids), 0) for _ in batch], batch)
+    write_rows(folder, spec, draft.rows, draft.features, {}, packed=draft.packed)
 
 
 def _timed(work: Any) -> tuple[float, Any]:
