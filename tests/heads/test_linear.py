@@ -275,7 +275,7 @@ def test_a_rotation_changes_nothing(head: Any, case: tuple[int, int, int, int]) 
     X, y = drawn(*case)
     Q = np.linalg.qr(np.random.default_rng(case[3]).normal(size=(case[1], case[1])))[0]
     before = head.fit(X, y).predict_proba(X)
-    # Rounding may choose the intercept of a machine all of whose support vectors are at their bound.
+    # Where all support vectors of a machine are at their bound, rounding chooses its intercept.
     atol = 1e-2 if isinstance(head, SVMHead) else 1e-4
     assert np.allclose(before, head.fit(X @ Q, y).predict_proba(X @ Q), atol=atol)
 
