@@ -34,7 +34,7 @@ from jpegs import draw
 from storage import READ, storage
 
 SIDES = Path(__file__).parent / "sides"
-TORCH = ["torch==2.13.0", "h5py", "numpy", "pillow", "platformdirs"]
+TORCH = ["torch==2.13.0", "h5py", "numpy", "pillow", "platformdirs", "zlib-ng"]
 THINGS = ["thingsvision==2.7.3", "h5py"]
 OURS = {"headstart": "keras", "headstart[cpu]": "openvino"}
 NOTEBOOK = "notebook"
@@ -215,7 +215,7 @@ def sides(folder: Path, options: argparse.Namespace) -> tuple[dict[str, list[str
         if not _has(engine):
             missing[name] = "OpenVINO is not installed: pip install './headstart[cpu]'"
         else:
-            commands[name] = [python, str(SIDES / "ours.py"), "side", *where, engine, weights]
+            commands[name] = _ours(folder, name, weights)
     peers = {
         TORCH_SIDE: (sys.executable, TORCH, [str(SIDES / "pytorch.py"), *where]),
         "THINGSvision Keras": (
@@ -240,6 +240,11 @@ def sides(folder: Path, options: argparse.Namespace) -> tuple[dict[str, list[str
     return commands, missing
 
 
+def _ours(folder: Path, name: str, weights: str) -> list[str]:
+    where = [str(folder / "pictures"), str(folder / "warm"), str(folder)]
+    return [sys.executable, str(SIDES / "ours.py"), "side", *where, OURS[name], weights]
+
+
 def environment(folder: Path, interpreter: str, packages: list[str]) -> str:
     """Python of an environment with these packages, made on first use."""
     home = folder / _slug(packages[0])
@@ -256,20 +261,41 @@ def environment(folder: Path, interpreter: str, packages: list[str]) -> str:
 # --- the roofline ------------------------------------------------------------------------------
 
 
-def roofline(folder: Path, options: argparse.Namespace, figures: dict[str, Any]) -> dict[str, Any]:
-    """Add up the stages, each measured alone, and see what share of that bound is reached."""
+def roofline(folder: Path, options: argparse.Namespace, sides: dict[str, Any]) -> dict[str, Any]:
+    """Add up the stages, each measured alone, and see what share of that bound is reached.
+
+    Stages and warm runs take turns, as a machine may drift by a tenth within minutes; medians.
+    """
     cores = len(os.sched_getaffinity(0))
     found = {}
-    for name, engine in OURS.items():
-        if name in figures:
-            stages = _ask("stages", folder / "pictures", folder, engine, options.weights)
-            total = sum(stages.values())
-            found[name] = {
-                "core-ms/image": {stage: round(1000 * each, 2) for stage, each in stages.items()},
-                "bound, images/s": round(cores / total, 1),
-                "share reached, wall": round(figures[name]["images/s"] * total / cores, 3),
-                "share reached, core": round(1000 * total / figures[name]["core-ms/image"], 3),
-            }
+    for name in filter(OURS.__contains__, sides):
+        where = (folder / "pictures", folder, OURS[name], options.weights)
+        with (folder / f"{_slug(name)}-warm.log").open("w") as log:
+            side = _start(_ours(folder, name, options.weights), log)
+        every = []
+        for turn in range(options.rounds):
+            every.append(_ask("stages", *where))
+            side.run(folder / f"{_slug(name)}-warm-{turn}")
+        side.process.communicate()
+        totals = [sum(stages.values()) for stages in every]
+        walls, works = side.seconds, side.core
+        reached = {
+            "wall": [total / cores / wall for total, wall in zip(totals, walls, strict=True)],
+            "core": [total / work for total, work in zip(totals, works, strict=True)],
+        }
+        found[name] = {
+            "core-ms/image": {
+                stage: round(1000 * statistics.median(each[stage] for each in every), 2)
+                for stage in every[0]
+            },
+            "bound, images/s": round(cores / statistics.median(totals), 1),
+            "images/s, in turns": round(1 / statistics.median(side.seconds), 1),
+            **{
+                f"share reached, {kind}": round(statistics.median(shares), 3)
+                for kind, shares in reached.items()
+            },
+            "of each round, wall": [round(share, 3) for share in reached["wall"]],
+        }
     return found
 
 
