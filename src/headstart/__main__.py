@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -20,7 +21,9 @@ def main() -> int:
             signal.signal(one, _stop)
     from headstart import cli
 
-    return cli.main()
+    code = cli.main()
+    gc.freeze()  # what is left goes with the process: to look for garbage in it took 0.13 s
+    return code
 
 
 def _stop(*_: object) -> NoReturn:
