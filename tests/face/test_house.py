@@ -28,7 +28,7 @@ ALLOWED = {
 }
 HEAVY = {"tensorflow", "keras", "jax", "torch", "openvino"}
 #: Modules that are about one heavy package, and imported inside functions alone.
-LAZY = {"_openvino_engine", "adam", "joined", "networks", "products", "stack"}
+LAZY = {"_openvino_engine", "adam", "joined", "networks", "products", "stack", "step"}
 
 
 def imports(path: Path) -> list[tuple[str, bool]]:
