@@ -7,6 +7,7 @@ import io
 import os
 import time
 import zipfile
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 
 _CACHE_VERSION = 1
 _SERIAL = 2000
+#: Rows beyond which numpy's work space has more numbers than LAPACK counts in 32 bits.
+_COUNTED = 32_000
 #: Rows read at a time where memory is short.
 _FEW = 16
 _DTYPES = [np.float64, np.float32, np.float16]
@@ -335,16 +338,16 @@ def _shifted(block: NDArray[Any], shift: NDArray[np.float32]) -> NDArray[Any]:
 def _eigh(K: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return eigenvalues, rising, and eigenvectors.
 
-    Small matrices are numpy's, which lets other threads of Python run meanwhile, as scipy does
-    not: two fits of ridge beside each other took 1.7 times as long as one. Two threads gain nothing
-    on them, and on a busy machine they wait for each other. A pivoted Cholesky would leave
-    coordinates without any order.
+    numpy's lets other threads of Python run meanwhile, as scipy's does not: two fits of ridge
+    beside each other took 1.7 times as long as one. Two threads gain nothing on small matrices, and
+    on a busy machine they wait for each other. A pivoted Cholesky would leave coordinates without
+    any order.
     """
-    if len(K) <= _SERIAL:
-        with single_threaded():
-            values, vectors = np.linalg.eigh(K)
+    if len(K) > _COUNTED:
+        values, vectors = scipy.linalg.eigh(K, driver="evr", check_finite=False)
         return values, vectors
-    values, vectors = scipy.linalg.eigh(K, driver="evr", check_finite=False)
+    with nullcontext() if len(K) > _SERIAL else single_threaded():
+        values, vectors = np.linalg.eigh(K)
     return values, vectors
 
 
