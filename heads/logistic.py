@@ -47,8 +47,8 @@ _SMALLEST = 1e-30
 _FULL = 0.8
 #: Problems that are worth a thread of their own.
 _CHUNK = 8
-#: Numbers in the rows below which one thread is as fast as two that share a product, and on a busy
-#: machine, where they wait for each other, up to forty times as fast.
+#: Numbers in the rows below which one thread is as fast as two that share a product (on two cores),
+#: and on a busy machine, where they wait for each other, up to forty times as fast.
 _SERIAL = 5_000_000
 #: Below this, relatively, gradients and gains in float32 are rounding.
 _TRUSTED = 1e-6

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from headstart.heads.rows import FeatureRows
 
 _CACHE_VERSION = 1
+#: Rows up to which one thread factorises.
 _SERIAL = 2000
 #: Rows beyond which numpy's work space has more numbers than LAPACK counts in 32 bits.
 _COUNTED = 32_000
@@ -67,11 +68,12 @@ def megabytes(count: float) -> str:
 def memory_needed(shape: tuple[int, int]) -> int:
     """Return the bytes that a row space of ``(n, d)`` features takes while it is computed.
 
-    The inner products in float32 and float64, the eigenvectors and their workspace.
+    The inner products in float64, a copy of them in which the eigenvectors come to be, a work space
+    of two such matrices, and what is made of the vectors.
     """
     n, d = shape
     small = min(n, d)
-    return 40 * small * small + (8 * n * d if n > d else 0)
+    return 42 * small * small + (8 * n * d if n > d else 0)
 
 
 def on_axes(X: NDArray[Any], columns: int = 48) -> bool:

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 #: Networks that are trained side by side. Steps of sixteen took as long as four steps of four, and
 #: all went on until the last was finished.
 _TOGETHER = 4
-#: Sizes are filled up to multiples of this: a step is compiled once for all folds of a comparison,
-#: whose numbers of rows differ by one or two.
-_MULTIPLE = 16
+#: Rows, features and rows of a batch are filled up to multiples of these: most folds of a
+#: comparison, which differ by a row or two, share a step that was compiled for one of them.
+_ROWS, _FEATURES, _BATCH = 64, 32, 4
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def train(
         stack = Stack(group, len(groups[0]), rows.X.shape[1], X.shape[1], outputs)
         least = min((r.loss for r in done), default=np.inf)
         watch = _Watch(stack, rows, X, schedule.patience, least)
-        # What a network learns does not depend on its group: all take the same batches.
+        # All groups take the same batches; groups of equal units drop them out by the same draw.
         batches = _batches(rows, schedule.batch_size, stack.units, networks[0].seed)
         for epoch in range(1, schedule.epochs + 1):
             for batch in next(batches):
@@ -128,21 +128,21 @@ def _dtype() -> str:
     return "bfloat16" if native_bfloat16() else "float32"
 
 
-def _filled(count: int) -> int:
+def _filled(count: int, multiple: int) -> int:
     """Return a number filled up to a multiple.
 
     Examples
     --------
-    >>> _filled(16), _filled(17)
-    (16, 32)
+    >>> _filled(64, 64), _filled(65, 64)
+    (64, 128)
     """
-    return -(-count // _MULTIPLE) * _MULTIPLE
+    return -(-count // multiple) * multiple
 
 
 def _with_ones(X: Single) -> Single:
     """Return rows with a feature that is 1, whose weights are the biases; zeros fill both sizes."""
     n, d = X.shape
-    result = np.zeros((_filled(n), _filled(d + 1)), np.float32)
+    result = np.zeros((_filled(n, _ROWS), _filled(d + 1, _FEATURES)), np.float32)
     result[:n, :d], result[:n, d] = X, 1
     return result
 
@@ -150,10 +150,10 @@ def _with_ones(X: Single) -> Single:
 def _batches(rows: Examples, size: int, units: int, seed: int) -> Iterator[Iterator[step.Batch]]:
     """Yield for each epoch its batches, `size` rows or so each.
 
-    Batches are of one size, as a step is compiled once; rows that fill the last do not count.
+    Batches are of one size, as a step is compiled once; rows that fill them up do not count.
     """
     steps = max(1, round(len(rows.chosen) / size))
-    each = -(-len(rows.chosen) // steps)
+    each = _filled(-(-len(rows.chosen) // steps), _BATCH)
     real = np.arange(steps * each) < len(rows.chosen)
     filled = np.resize(rows.chosen, steps * each)
     share = np.where(real, rows.weight[filled] / each, 0).astype(np.float32)
@@ -231,7 +231,7 @@ def _keep(networks: Sequence[Network], units: int) -> Single:
     return np.where(real, keep, 0).astype(np.float32)
 
 
-def _compiled() -> bool:
+def _by_xla() -> bool:
     """Return whether to compile by XLA; TensorFlow's on CPU cores took three times as long."""
     return keras.backend.backend() == "jax" or bool(gpus())
 
@@ -271,7 +271,7 @@ def train_on_batches(
         model.compile(
             optimizer=keras.optimizers.Adam(network.learning_rate),
             loss=_sigmoid_loss if outputs == 1 else _softmax_loss,
-            jit_compile=_compiled(),
+            jit_compile=_by_xla(),
         )
         best = Trained(tuple(model.get_weights()), np.inf, 0)
         for epoch in range(1, schedule.epochs + 1):
@@ -332,7 +332,7 @@ class _Watch:
     ) -> None:
         self._stack, self._patience, self._least = stack, patience, least
         self._codes, self._weight = rows.codes[rows.held], rows.weight[rows.held]
-        filled = np.resize(rows.held, _filled(len(rows.held)))
+        filled = np.resize(rows.held, _filled(len(rows.held), _ROWS))
         self._X = ops.convert_to_tensor(X[filled])
         self.best = [Trained((), np.inf, 0)] * len(stack.networks)
 

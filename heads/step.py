@@ -9,6 +9,7 @@ functions.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
@@ -91,7 +92,8 @@ def start(inner: Any, outer: Any, dtype: str) -> State:
     """Return networks with these first weights ``(d, c u)`` and ``(c, u, k)``, no steps taken."""
     last = np.zeros((outer.shape[0], outer.shape[2]), np.float32)
     rounded = _held(ops.cast(inner, dtype))
-    return State(_unmoved(inner), rounded, _unmoved(outer), _unmoved(last), _held(ops.zeros(())))
+    steps = _held(ops.zeros((), "float32"))
+    return State(_unmoved(inner), rounded, _unmoved(outer), _unmoved(last), steps)
 
 
 def _unmoved(weight: Any) -> Weight:
@@ -131,6 +133,7 @@ def _compiled(function: Callable[..., Any], *, xla: bool) -> Callable[..., Any]:
 
 
 def _step(state: State, X: Any, batch: Batch, places: Places) -> tuple[State, None]:
+    batch = Batch(*map(ops.convert_to_tensor, batch))
     x = ops.take(X, batch.numbers, axis=0)
     steps = state.steps + 1
     before = ops.matmul(x, state.rounded)
@@ -150,7 +153,7 @@ def _between(
     mask = ops.where(drawn < places.keep, 1 / ops.maximum(places.keep, 1e-6), 0.0)
     mask = ops.cast(mask, dtype)
     # One product with zeros between the networks is faster than a product for each of them.
-    own = np.eye(count, dtype=np.float32)[:, None, :, None]
+    own = ops.eye(count, dtype="float32")[:, None, :, None]
     spread = ops.reshape(outer.value[:, :, None] * own, (count * units, count * k))
     spread = ops.cast(spread, dtype)
     hidden = ops.relu(before)
@@ -191,8 +194,13 @@ def _move_inner(
 def _adam(weight: Weight, gradient: Any, steps: Any, rate: Any) -> Weight:
     mean = weight.mean + (gradient - weight.mean) * (1 - _BETA_1)
     square = weight.square + (gradient * gradient - weight.square) * (1 - _BETA_2)
-    size = rate * ops.sqrt(1 - ops.power(_BETA_2, steps)) / (1 - ops.power(_BETA_1, steps))
+    size = rate * ops.sqrt(_risen(_BETA_2, steps)) / _risen(_BETA_1, steps)
     return Weight(weight.value - size * mean / (ops.sqrt(square) + _EPSILON), mean, square)
+
+
+def _risen(beta: float, steps: Any) -> Any:
+    """Return ``1 - beta ** steps``: how far a running mean that began at zero has come."""
+    return -ops.expm1(steps * math.log(beta))
 
 
 def _logits_of(state: State, X: Any) -> tuple[State, Any]:
@@ -215,5 +223,5 @@ def step(state: State, X: Any, batch: Batch, places: Places) -> State:
 
 
 def logits(state: State, X: Any) -> NDArray[np.float32]:
-    """Return logits ``(m, c, k)`` of rows ``(m, d)``, without rounding and dropout."""
+    """Return logits ``(m, c, k)`` of rows ``(m, d)`` float32, without dropout."""
     return np.asarray(ops.convert_to_numpy(_judge(state, X)[1]))

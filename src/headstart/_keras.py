@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import importlib.util
 import logging
 import os
@@ -12,6 +11,7 @@ import tempfile
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from headstart._imports import uncollected
 from headstart.errors import HeadstartError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def import_keras() -> Any:
         When the backend is not installed.
     """
     require_backend()
-    with _quietly("keras") as first, _uncollected():
+    with _quietly("keras") as first, uncollected():
         import keras
 
         if first:
@@ -73,7 +73,7 @@ def import_keras() -> Any:
 
 def import_tensorflow() -> Any:
     """Import ``tensorflow``, as quietly, and wake no device."""
-    with _quietly("tensorflow"), _uncollected():
+    with _quietly("tensorflow"), uncollected():
         import tensorflow as tf
     return tf
 
@@ -90,26 +90,6 @@ def _quietly(module: str) -> Iterator[bool]:
     with held_stderr(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield True
-
-
-@contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
-    """Let nobody look for garbage among half a million objects while they are being imported.
-
-    Python would look through all of them again and again, for a fifth of the import's time. They
-    end in the oldest generation, where they would have come to be.
-    """
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        if not gc.get_freeze_count():
-            gc.freeze()
-            gc.unfreeze()
-        gc.enable()
 
 
 @contextlib.contextmanager

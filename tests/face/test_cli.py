@@ -39,8 +39,8 @@ def modules_after(*arguments: str) -> set[str]:
         "try: status = main(sys.argv[1:])\n"
         "except SystemExit as exit: status = exit.code\n"
         "assert not status, status\n"
-        "print('\\nMODULES', *(m for m in ('tensorflow', 'keras', 'sklearn', 'h5py', 'cache')"
-        " if m in sys.modules))"
+        "print('\\nMODULES', *(m for m in ('tensorflow', 'keras', 'sklearn', 'h5py', 'cache',"
+        " 'pandas') if m in sys.modules))"
     )
     done = isolated(code, *arguments)
     assert done.returncode == 0, done.stderr

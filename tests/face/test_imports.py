@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from headstart._imports import quick_imports
+from headstart._imports import quick_imports, uncollected
 
 PROGRAM = """
 import sys
@@ -32,15 +33,36 @@ def test_heads_are_imported_without_pandas_which_is_there_afterwards() -> None:
     assert done.stdout.splitlines() == ["True False", "3"]
 
 
-@pytest.mark.parametrize("collected", [True, False])
-def test_the_process_is_left_as_it_was(*, collected: bool) -> None:
-    """Also when an import fails: finders are those of before, and garbage is collected or not."""
-    finders, before = list(sys.meta_path), gc.isenabled()
+def test_finders_are_those_of_before() -> None:
+    """Also when an import fails."""
+    finders = list(sys.meta_path)
+    with pytest.raises(ImportError), quick_imports():
+        import_module("headstart.nowhere")
+    assert sys.meta_path == finders
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_collecting_garbage_goes_on_as_it_was(enabled: bool) -> None:
+    """It rests while a large library is imported, also if that fails; nothing stays frozen."""
+    before = gc.isenabled()
+    (gc.enable if enabled else gc.disable)()
     try:
-        (gc.enable if collected else gc.disable)()
-        with pytest.raises(ImportError), quick_imports():
-            import_module("headstart.nowhere")
-        assert gc.isenabled() is collected
+        with contextlib.suppress(ImportError), uncollected():
+            assert not gc.isenabled()
+            raise ImportError
+        assert gc.isenabled() == enabled
+        assert gc.get_freeze_count() == 0
     finally:
         (gc.enable if before else gc.disable)()
-    assert sys.meta_path == finders
+
+
+def test_what_a_user_has_frozen_stays_so() -> None:
+    """As before a fork."""
+    gc.freeze()
+    try:
+        frozen = gc.get_freeze_count()
+        with uncollected():
+            pass
+        assert gc.get_freeze_count() >= frozen > 0
+    finally:
+        gc.unfreeze()

@@ -40,7 +40,7 @@ def rows(draw: Draw) -> Any:
 def test_it_learns_and_stops_early(rows: Any) -> None:
     """It beats chance by far, before its epochs are over, and can be cloned and pickled."""
     X, y, new, true = rows
-    head = clone(DenseHead(units=64, batch_size=32, learning_rate=3e-3)).fit(X, y)
+    head = clone(DenseHead(units=64, batch_size=32, learning_rate=2e-2)).fit(X, y)
     assert head.score(new, true) > 0.6
     assert head.chosen_["epochs"] < 60
     probability = pickle.loads(pickle.dumps(head)).predict_proba(new)

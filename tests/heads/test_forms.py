@@ -72,7 +72,6 @@ def test_a_class_of_the_same_name_is_not_scikit_learns() -> None:
     assert not rotation_invariant(other())
 
 
-def test_a_row_of_coordinates_takes_time_in_proportion() -> None:
-    """Ten times as many features take about ten times as long."""
-    few, many = seconds_per_row(200, 4096), seconds_per_row(200, 40960)
-    assert 0 < few < many
+def test_a_row_of_coordinates_takes_time() -> None:
+    """More with more features than one timed product has."""
+    assert 0 < seconds_per_row(200, 64) < seconds_per_row(200, 409600)

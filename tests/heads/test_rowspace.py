@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headstart.heads import RowSpace
+from headstart.heads import RowSpace, rowspace
 from headstart.heads.gram import ArrayRows, gram, products
 from headstart.heads.rows import FeatureRows
 from headstart.heads.rowspace import on_axes
@@ -155,3 +155,17 @@ def test_no_temporary_file_remains(make_store: MakeStore, draw: Draw) -> None:
     assert store.derived is not None
     RowSpace().fit_rows(FeatureRows(store, None, np.arange(30)))
     assert [file.suffix for file in store.derived.iterdir()] == [".npz"]
+
+
+def test_a_matrix_too_large_for_numpys_work_space_is_factorised_alike(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By scipy: the same eigenvalues, and the same inner products."""
+    X = np.random.default_rng(0).normal(size=(30, 80))
+    ours = RowSpace().fit(X)
+    monkeypatch.setattr(rowspace, "_COUNTED", 10)
+    theirs = RowSpace().fit(X)
+    assert np.allclose(ours.eigenvalues_, theirs.eigenvalues_)
+    for space in (ours, theirs):
+        Z = space.coordinates_ * space.scale_
+        assert np.allclose(Z @ Z.T, X @ X.T)
