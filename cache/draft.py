@@ -55,7 +55,7 @@ class Draft:
         return len(self.rows) >= self._room
 
     def add(self, rows: Sequence[RowId], features: NDArray[Any]) -> int:
-        r"""Take rows and their features ``(b, ...)``, as many as there is room for.
+        """Take rows and their features ``(b, ...)``, as many as there is room for.
 
         Infinities that come of numbers too large for the dtype are refused where shards are
         written.
@@ -64,7 +64,14 @@ class Draft:
         -------
         int
             How many were taken.
+
+        Raises
+        ------
+        ValueError
+            If there are not as many features as rows.
         """
+        if len(rows) != len(features):
+            raise ValueError(f"features of {len(features)} rows were given for {len(rows)} rows")
         before = len(self.rows)
         count = min(len(rows), self._room - before)
         if not len(self._features):

@@ -71,8 +71,11 @@ def narrowed(block: NDArray[Any], out: NDArray[Any]) -> NDArray[Any]:
     >>> narrowed(np.array([0.1, 1e6], np.float32), np.empty(2, np.float16)).tolist()
     [0.0999755859375, inf]
     """
+    if block.shape != out.shape:
+        raise ValueError(f"numbers of shape {block.shape} do not fit into {out.shape}")
     if block.dtype != np.float32 or out.dtype != np.float16:
-        out[...] = block
+        with np.errstate(over="ignore"):
+            out[...] = block
         return out
     numbers, result = np.ascontiguousarray(block).reshape(-1), out.reshape(-1)
     for first in range(0, numbers.size, _AT_ONCE):

@@ -25,12 +25,12 @@ def digest_of(path: Path, kind: str) -> str:
     kind
         ``"sha256"``, or ``"md5"``, which Keras publishes beside its weights.
     """
-    status = _status(path)
+    now, status = time.time_ns(), _status(path)
     before, digest = _known.get((path, kind), ((), ""))
     if before != status:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, kind).hexdigest()
-        if time.time_ns() - max(status[-2:]) > _SETTLED:
+        if now - max(status[-2:]) > _SETTLED and _status(path) == status:
             _known[path, kind] = status, digest
     return digest
 

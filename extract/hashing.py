@@ -112,8 +112,10 @@ def _pieces(descriptor: int, length: int) -> Iterator[bytes]:
     megabyte for every picture takes longer to get from the system than the picture's bytes.
     """
     left = length
-    while piece := os.read(descriptor, min(left + 1, _READ_BYTES) if left >= 0 else _READ_BYTES):
+    asked = min(left + 1, _READ_BYTES)
+    while piece := os.read(descriptor, asked):
         yield piece
         left -= len(piece)
-        if not left:
+        if not left and len(piece) < asked:
             return
+        asked = min(left + 1, _READ_BYTES) if left >= 0 else _READ_BYTES

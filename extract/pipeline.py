@@ -279,6 +279,8 @@ class Writer:
                 yield batch
 
     def _take(self, name: str, rows: list[RowId], features: NDArray[Any]) -> None:
+        if len(features) != len(rows):
+            raise ValueError(f"{name}: features of {len(features)} rows for {len(rows)} pictures")
         missing = self._missing[name]
         for views in (False, True):
             wanted = [n for n, row in enumerate(rows) if row in missing and (row[1] > 0) == views]

@@ -123,7 +123,13 @@ class DenseHead(Head):
         """Train on rows ``(n, d)``; a part of them decides when to stop.
 
         `progress` is told the share of `epochs` that are done.
+
+        Raises
+        ------
+        HeadError
+            If a parameter is out of range, there is only one class, or training diverged.
         """
+        self._check()
         self.prepare()
         from headstart.heads.stack import Examples, Network, Schedule, train
 
@@ -164,6 +170,24 @@ class DenseHead(Head):
             scores = np.column_stack([np.zeros(len(Z)), scores])
         return softmax(scores.astype(np.float64))
 
+    def _check(self) -> None:
+        """Raise HeadError for the first parameter that is out of range."""
+        expected = {
+            "units": ("1 or more", lambda v: v >= 1 and v == int(v)),
+            "dropout": ("0 or more, below 1", lambda v: 0 <= v < 1),
+            "learning_rate": ("above 0", lambda v: v > 0),
+            "starts": ("1 or more", lambda v: v >= 1),
+            "batch_size": ("1 or more", lambda v: v >= 1),
+            "epochs": ("1 or more", lambda v: v >= 1),
+            "patience": ("1 or more", lambda v: v >= 1),
+            "validation": ("above 0, at most 0.5", lambda v: 0 < v <= 0.5),
+        }
+        for name, (words, fits) in expected.items():
+            value = getattr(self, name)
+            each = np.atleast_1d(value).tolist()
+            if value is not None and not (each and all(map(fits, each))):
+                raise HeadError(f"{name} must be {words}; found {value!r}")
+
     def _grid(self) -> list[tuple[Any, ...]]:
         """Return units, dropout, learning rate and seed of every network to train."""
         rate = self.learning_rate or (_PLAIN_RATE if self.plain else _ROWSPACE_RATE)
@@ -184,14 +208,28 @@ class DenseHead(Head):
     def _held_out(self, rows: Training) -> tuple[Int, Int]:
         """Return training and held-out rows: one of as many folds as the share asks for.
 
-        If a class has only one row, all rows are both.
+        Classes of fewer rows than folds stay in training, so that they do not make the share
+        larger for all. Where there is no other class, the folds are fewer; and if a class has only
+        one row then, all rows are both.
         """
-        wanted = max(2, round(1 / self.validation))
-        n_splits = min(wanted, fewest_groups(rows.codes, rows.groups)[0])
-        if n_splits < 2:
-            everything = np.arange(len(rows.codes))
+        wanted, codes, groups = max(2, round(1 / self.validation)), rows.codes, rows.groups
+        sizes = [fewest_groups(*_some(rows, codes == code))[0] for code in range(codes.max() + 1)]
+        large = np.flatnonzero(np.array(sizes) >= wanted)
+        if len(large) < 2:
+            large, wanted = np.arange(len(sizes)), min(wanted, fewest_groups(codes, groups)[0])
+        if wanted < 2:
+            everything = np.arange(len(codes))
             return everything, everything
-        return grouped_folds(rows.codes, rows.groups, n_splits, self.random_state)[0]
+        asked = np.isin(codes, large)
+        fold = grouped_folds(*_some(rows, asked), wanted, self.random_state)[0][1]
+        held = np.flatnonzero(asked)[fold]
+        same = held if groups is None else np.flatnonzero(np.isin(groups, groups[held]))
+        return np.setdiff1d(np.arange(len(codes)), same), held
+
+
+def _some(rows: Training, which: NDArray[np.bool_]) -> tuple[Int, NDArray[Any] | None]:
+    """Return codes and groups of some rows."""
+    return rows.codes[which], None if rows.groups is None else rows.groups[which]
 
 
 def _best(trained: list[Trained]) -> int:

@@ -16,6 +16,7 @@ from headstart.errors import HeadstartError, MissingExtraError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
 _LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 _BACKENDS = ("tensorflow", "jax", "torch")
@@ -63,7 +64,7 @@ def import_keras() -> Any:
         When the backend is not installed.
     """
     require_backend()
-    with _quietly("keras") as first, uncollected():
+    with _quietly("keras") as first, _uncollected_once("keras"):
         import keras
 
         if first:
@@ -73,7 +74,7 @@ def import_keras() -> Any:
 
 def import_tensorflow() -> Any:
     """Import ``tensorflow``, as quietly, and wake no device."""
-    with _quietly("tensorflow"), uncollected():
+    with _quietly("tensorflow"), _uncollected_once("tensorflow"):
         import tensorflow as tf
     return tf
 
@@ -90,6 +91,11 @@ def _quietly(module: str) -> Iterator[bool]:
     with held_stderr(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield True
+
+
+def _uncollected_once(module: str) -> AbstractContextManager[None]:
+    """Let garbage be, but only while a module is really imported: a user's own is not ours."""
+    return contextlib.nullcontext() if module in sys.modules else uncollected()
 
 
 @contextlib.contextmanager

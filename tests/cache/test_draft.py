@@ -53,3 +53,30 @@ def test_what_is_too_large_is_kept_for_whoever_refuses_it() -> None:
     draft = Draft("float16", room=1)
     draft.add([(picture_id("a"), 0)], np.full((1, 2), 1e6, np.float32))
     assert np.isinf(draft.features).all()
+
+
+def test_the_next_shard_is_packed_anew(tmp_path: Path) -> None:
+    """Chunks of one shard never end in another: each is the file its rows make at once."""
+    ids: list[RowId] = [(picture_id(str(n)), 0) for n in range(5)]
+    features = np.random.default_rng(0).normal(size=(5, 7, 7, 768)).astype(np.float32)
+    features[features < 1] = 0
+    draft, done = Draft("float16", room=3), 0
+    while done < len(ids):
+        first = done
+        for _ in range(2):  # some rows, then more
+            done += draft.add(ids[done : done + 2], features[done : done + 2])
+        mine = slice(first, done)
+        grown = write_rows(tmp_path, SPEC, draft.rows, draft.features, {}, packed=draft.packed)
+        once = write_rows(tmp_path, SPEC, ids[mine], features[mine].astype(np.float16), {})
+        assert draft.packed
+        assert grown.info == once.info
+        draft.clear()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_features_of_another_number_of_rows_are_refused(dtype: str) -> None:
+    """None is left without its own, or given another's."""
+    ids: list[RowId] = [(picture_id(str(n)), 0) for n in range(3)]
+    for count in (1, 2, 4):
+        with pytest.raises(ValueError, match=f"features of {count} rows were given for 3 rows"):
+            Draft(dtype, room=8).add(ids, np.ones((count, 2, 2), np.float32))

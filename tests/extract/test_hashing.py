@@ -7,13 +7,14 @@ import os
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from listings import fill
 
 from headstart.cache import LeftOut
 from headstart.errors import UnreadableImageError
 from headstart.extract import hashing as module
-from headstart.extract.hashing import hash_files, read_file
+from headstart.extract.hashing import _pieces, hash_files, read_file
 
 
 def test_hashes_are_those_of_the_bytes(tmp_path: Path) -> None:
@@ -79,3 +80,16 @@ def test_reading_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(module, "MAX_FILE_BYTES", 3)
     with pytest.raises(UnreadableImageError, match="over the limit"):
         read_file(tmp_path / "1.png")
+
+
+@pytest.mark.parametrize("length", [0, 900, (1 << 20) - 1, 1 << 20, (1 << 20) + 1])
+@pytest.mark.parametrize("more", [0, 1, 10, 1 << 20])
+def test_a_file_that_grew_is_read_to_its_end(length: int, more: int, tmp_path: Path) -> None:
+    """Whatever its length was when it was opened."""
+    data = np.random.default_rng(0).bytes(length + more)
+    (tmp_path / "file").write_bytes(data)
+    descriptor = os.open(tmp_path / "file", os.O_RDONLY)
+    try:
+        assert b"".join(_pieces(descriptor, length)) == data
+    finally:
+        os.close(descriptor)

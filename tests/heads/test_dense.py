@@ -195,3 +195,44 @@ def test_directions_that_no_row_was_trained_on_count_nothing(rows: Any) -> None:
     head.fit(wide, y)
     at_zero, at_five = (np.pad(new, ((0, 0), (0, 1)), constant_values=v) for v in (0.0, 5.0))
     assert np.allclose(head.predict_proba(at_zero), head.predict_proba(at_five), atol=1e-5)
+
+
+@pytest.mark.parametrize("few", [1, 3, 6])
+def test_a_small_class_does_not_make_the_others_smaller(rows: Any, few: int) -> None:
+    """A tenth is held out of the classes that have so many rows; the small one is trained on."""
+    X, y, _, _ = rows
+    kept = np.append(np.flatnonzero(y < 2), np.flatnonzero(y == 2)[:few])
+    head = DenseHead()
+    training = head._training(X[kept], y[kept], None, np.arange(len(kept)) // 2, np.float32)
+    chosen, held = head._held_out(training)
+    assert set(y[kept][held]) == {0, 1}
+    assert 8 <= len(held) <= 14
+    assert sorted(chosen) == sorted(set(range(len(kept))) - set(_pairs(held)))
+    assert (y[kept][chosen] == 2).sum() >= few - 1
+
+
+def _pairs(rows: Any) -> list[int]:
+    """Return these rows and those that share a pair with one of them."""
+    return [row for first in set(rows // 2) for row in (2 * first, 2 * first + 1)]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"units": 0},
+        {"units": []},
+        {"units": (8, 16.5)},
+        {"dropout": 1.0},
+        {"learning_rate": -1},
+        {"starts": 0},
+        {"batch_size": 0},
+        {"epochs": 0},
+        {"validation": 2},
+    ],
+)
+def test_parameters_out_of_range_are_refused(rows: Any, wrong: dict[str, Any]) -> None:
+    """By name, with what was expected and what was found."""
+    X, y, _, _ = rows
+    (name,) = wrong
+    with pytest.raises(HeadError, match=f"{name} must be .*; found"):
+        DenseHead(**wrong).fit(X, y)
