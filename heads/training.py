@@ -13,6 +13,7 @@ from headstart.errors import HeadError, ModelError
 from headstart.heads.card import A_FILE, MOST_PIXELS, Card, check_rule
 from headstart.heads.comparison import compare
 from headstart.heads.forms import Forms
+from headstart.heads.metrics import wilson
 from headstart.heads.model import Model
 from headstart.heads.portable import Trained, portable
 from headstart.heads.registry import make_head
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from headstart.extract.weights import WeightsFile
     from headstart.heads.base import ClassWeight, Head
     from headstart.heads.comparison import Comparison
+    from headstart.heads.evaluation import Predictions
 
 
 def train(
@@ -177,6 +179,7 @@ def _card(
     from headstart.extract.decode import MAX_PIXELS
 
     store, measured = source.store, found.heads[0]
+    right = _right(measured.predictions)
     spec, rest = store.stored(source.layer, source.pool)
     return Card(
         head=measured.head,
@@ -189,14 +192,21 @@ def _card(
         max_pixels=min(int(store.catalog.settings.get("max_pixels", MAX_PIXELS)), MOST_PIXELS),
         classes=tuple(store.classes),
         rows=tuple(counts.tolist()),
-        accuracy=measured.accuracy,
+        accuracy=right / len(measured.right),
         log_loss=float(measured.log_loss or 0.0),
-        ci95=measured.ci95,
+        ci95=wilson(right, len(measured.right)),
         majority_accuracy=found.majority_accuracy,
         measured=found.protocol,
         created=now(),
         versions=versions(),
     )
+
+
+def _right(predictions: Predictions) -> int:
+    """Return how many rows a model names right: by the largest probability, also of an SVM."""
+    if predictions.probability is None:
+        return int((predictions.guess == predictions.true).sum())
+    return int((predictions.probability.argmax(1) == predictions.true).sum())
 
 
 def _called(weights: str) -> str:

@@ -75,6 +75,18 @@ def test_card_says_what_the_model_is(make_store: Make, draw: Make) -> None:
     assert Card.from_dict(json.loads(json.dumps(card.to_dict()))) == card
 
 
+def test_the_card_measures_the_label_that_a_model_gives(make_store: Make, draw: Make) -> None:
+    """The most probable class; an SVM's own decision, which `compare` measures, may be another."""
+    store = make_store(*draw(60, signal=0.1), classes=["ant", "bee", "cow"])
+    found = compare(store, ["svm"], cv=3).heads[0]
+    probability = found.predictions.probability
+    assert probability is not None
+    named = (probability.argmax(1) == found.predictions.true).mean()
+    card = train(store, "svm", cv=3).card
+    assert card.accuracy == named != found.accuracy
+    assert card.ci95[0] < named < card.ci95[1]
+
+
 def test_validation_rows_are_measured_and_never_trained_on(make_store: Make, draw: Make) -> None:
     """With a split, the model is as good there as was measured (its scale is another's)."""
     split = (["train"] * 6 + ["validation"] * 3) * 7
