@@ -78,11 +78,12 @@ def test_features_equal_those_of_the_unmodified_model(
     assert np.abs(found - expected[:count]).max() <= 1e-4 * peak
 
 
+@pytest.mark.parametrize("pool", ["none", "avg"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_picture_s_features_do_not_depend_on_its_company(precision: str) -> None:
+def test_a_picture_s_features_do_not_depend_on_its_company(precision: str, pool: str) -> None:
     """Bit for bit the same alone, in any place of a batch, and beside any neighbours."""
     layers = ["mixed7", "mixed2"]
-    small = load_base(RANDOM, size=75, layers=layers, batch_size=5, precision=precision)
+    small = load_base(RANDOM, size=75, layers=layers, batch_size=5, precision=precision, pool=pool)
     pixels = _pictures(9, 75)
     alone = small(pixels[:1])
     for place in range(5):
@@ -110,13 +111,26 @@ def test_a_short_batch_is_padded_and_cut_back(small: Base) -> None:
     assert small.shapes == {"mixed7": (3, 3, 768), "mixed2": (7, 7, 288)}
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize(("pool", "reduce"), [("avg", np.mean), ("max", np.max)])
-def test_pooling_is_over_height_and_width(small: Base, pool: str, reduce: Any) -> None:
+def test_pooling_is_over_height_and_width(pool: str, reduce: Any, precision: str) -> None:
+    """Of what the map holds, up to the rounding of a float32 sum."""
     pixels = _pictures(2, 75)
-    pooled = load_base(RANDOM, size=75, layers=["mixed2"], pool=pool, batch_size=5)
+    options: dict[str, Any] = {"size": 75, "layers": ["mixed2"], "precision": precision}
+    maps = load_base(RANDOM, batch_size=5, **options)(pixels)["mixed2"]
+    pooled = load_base(RANDOM, batch_size=5, pool=pool, **options)
     assert pooled.shapes == {"mixed2": (288,)}
-    expected = reduce(small(pixels)["mixed2"], axis=(1, 2))
+    expected = reduce(maps, axis=(1, 2))
     np.testing.assert_allclose(pooled(pixels)["mixed2"], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_averages_do_not_depend_on_the_size_of_a_batch() -> None:
+    """Bit for bit, also of a batch of one, whose axis a library may take for none."""
+    options: dict[str, Any] = {"size": 75, "layers": ["mixed0"], "precision": "bfloat16"}
+    pixels = _pictures(3, 75)
+    one = load_base(RANDOM, batch_size=1, pool="avg", **options)(pixels)["mixed0"]
+    three = load_base(RANDOM, batch_size=3, pool="avg", **options)(pixels)["mixed0"]
+    np.testing.assert_array_equal(one, three)
 
 
 def test_layers_of_one_pass_equal_those_of_their_own(small: Base) -> None:
