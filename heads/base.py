@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,13 +16,53 @@ from headstart.errors import HeadError
 from headstart.heads.folds import inner_folds
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
     from headstart.heads.folds import Folds
 
     ClassWeight = Mapping[Any, float] | str | None
+
+
+def class_weights(given: ClassWeight, classes: Sequence[str]) -> ClassWeight:
+    """Return weights of classes under their numbers, which heads are trained with.
+
+    Parameters
+    ----------
+    given : dict or "balanced" or None
+        Keys are names of classes or their numbers; a class that is not named weighs 1.
+    classes : sequence of str
+        Names, by number.
+
+    Raises
+    ------
+    HeadError
+        If there is no such class, a weight is not a number above 0, or it is another word.
+
+    Examples
+    --------
+    >>> class_weights({"dog": 3}, ["cat", "dog"])
+    {0: 1.0, 1: 3.0}
+    """
+    if given is None or (isinstance(given, str) and given == "balanced"):
+        return given
+    if not isinstance(given, Mapping):
+        raise HeadError(f"class_weight must be a dict of weights or 'balanced'; found {given!r}")
+    numbers = {name: number for number, name in enumerate(classes)}
+    weights = dict.fromkeys(range(len(classes)), 1.0)
+    weight: Any
+    for key, weight in given.items():
+        number = numbers.get(key, key)
+        if number not in weights:
+            raise HeadError(
+                f"class_weight names {key!r}, which is not a class; "
+                f"classes are {', '.join(classes)}"
+            )
+        if not (isinstance(weight, int | float | np.number) and 0 < weight < np.inf):
+            raise HeadError(f"class_weight of {key!r} must be above 0; found {weight!r}")
+        weights[number] = float(weight)
+    return weights
 
 
 @dataclass(frozen=True)

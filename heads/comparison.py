@@ -14,6 +14,7 @@ from sklearn.base import clone
 from headstart.cache import Store
 from headstart.errors import HeadError
 from headstart.heads import table
+from headstart.heads.base import class_weights
 from headstart.heads.evaluation import HeadResult, evaluate_all, test_name, with_p_values
 from headstart.heads.forms import Form, Forms, described
 from headstart.heads.registry import make_head, make_streamed
@@ -173,7 +174,8 @@ def compare(
     seed : int
         Of folds, and of heads that have a ``random_state``.
     class_weight : dict or "balanced", optional
-        Given to every head that has such a parameter.
+        Given to every head that has such a parameter. Keys are names of classes; one that is not
+        named weighs 1.
     group_by : str or array-like of shape (rows of the store,), optional
         A column of the manifest, or one value a row: rows of equal value are never on both
         sides of a split; identical pictures never are anyway. Empty cells group nothing.
@@ -191,7 +193,7 @@ def compare(
     ------
     HeadError
         If a head is unknown or needs features that do not fit in memory, a class has too few
-        rows for the folds, or there is no such column.
+        rows for the folds, or there is no such column or class.
 
     Examples
     --------
@@ -200,7 +202,9 @@ def compare(
     started, store = time.perf_counter(), Store.open(store)
     rows = labelled_rows(store, group_by, progress=progress)
     split = protocol(store, rows, cv=cv, seed=seed, group_by=group_by)
-    words = split.words + (_averaged(store, rows, split) if average_views else "")
+    weights = class_weights(class_weight, store.classes)
+    words = split.words + _weighted(weights, store.classes)
+    words += _averaged(store, rows, split) if average_views else ""
     source = FeatureRows(store, layer, rows.numbers, pool)
     forms = Forms(source, plain=plain, max_memory=max_memory, progress=progress)
     entries = prepared(
@@ -208,7 +212,7 @@ def compare(
         forms,
         max_memory=max_memory,
         random_state=seed,
-        class_weight=class_weight,
+        class_weight=weights,
         plain=plain or None,
         cv=_INNER if len(split.splits) > 1 else None,
     )
@@ -253,6 +257,16 @@ def compare(
             },
         ),
     )
+
+
+def _weighted(class_weight: ClassWeight, classes: Sequence[str]) -> str:
+    """Say how classes are weighted in training."""
+    if class_weight is None:
+        return ""
+    if isinstance(class_weight, str):
+        return "; classes weighted in training by their inverse frequency"
+    each = (f"{name} {class_weight[number]:g}" for number, name in enumerate(classes))
+    return f"; classes weighted in training: {', '.join(each)}"
 
 
 def _averaged(store: Store, rows: Labelled, split: Protocol) -> str:

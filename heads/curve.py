@@ -9,6 +9,7 @@ import numpy as np
 
 from headstart.cache import Store
 from headstart.errors import HeadError
+from headstart.heads.base import class_weights
 from headstart.heads.comparison import DEFAULT_HEADS, prepared
 from headstart.heads.evaluation import evaluate
 from headstart.heads.forms import Forms
@@ -157,7 +158,7 @@ def learning_curve(
         forms,
         max_memory=max_memory,
         random_state=seed,
-        class_weight=class_weight,
+        class_weight=class_weights(class_weight, store.classes),
         plain=plain or None,
         cv=_INNER if len(split.splits) > 1 else None,  # as `compare` does
     )

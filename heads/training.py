@@ -10,6 +10,7 @@ import numpy as np
 from headstart.cache import Store
 from headstart.cache.catalog import now, versions
 from headstart.errors import HeadError, ModelError
+from headstart.heads.base import class_weights
 from headstart.heads.card import A_FILE, MOST_PIXELS, Card, check_rule
 from headstart.heads.comparison import compare
 from headstart.heads.forms import Forms
@@ -86,8 +87,9 @@ def train(
     >>> model = train("pets.features", "logreg")  # doctest: +SKIP
     >>> model.save("pets.model")  # doctest: +SKIP
     """
-    classifier = _new(head, random_state=seed, class_weight=class_weight)
     store = Store.open(store)
+    weights = class_weights(class_weight, store.classes)
+    classifier = _new(head, random_state=seed, class_weight=weights)
     check_rule(store.stored(layer, pool)[0])
     rows = labelled_rows(store, group_by)
     split = protocol(store, rows, cv=cv, seed=seed, group_by=group_by)

@@ -113,6 +113,39 @@ def test_table_is_sorted_and_shows_the_anchors(make_store: MakeStore, draw: Draw
     assert "3 stratified folds" in table
 
 
+def test_class_weights_are_given_by_name(make_store: MakeStore, draw: Draw) -> None:
+    """A class that is not named weighs 1; the table says what was weighted."""
+    store = make_store(*draw(90))
+    heads = [LogisticHead(1.0), SVMHead(1.0)]
+    named = compare(store, heads, cv=3, class_weight={"class 1": 40})
+    numbered = compare(store, heads, cv=3, class_weight={0: 1, 1: 40.0, 2: 1})
+    plain = compare(store, heads, cv=3)
+    assert [head.log_loss for head in named.heads] == [head.log_loss for head in numbered.heads]
+    assert [head.log_loss for head in named.heads] != [head.log_loss for head in plain.heads]
+    assert "classes weighted in training: class 0 1, class 1 40, class 2 1" in named.protocol
+    assert "weighted" not in plain.protocol
+    balanced = compare(store, heads, cv=3, class_weight="balanced")
+    assert "weighted in training by their inverse frequency" in balanced.protocol
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        ({"class 7": 2}, "'class 7', which is not a class; classes are class 0, class 1, class 2"),
+        ({3: 2}, "names 3"),
+        ({"class 1": 0}, "above 0; found 0"),
+        ({"class 1": "much"}, "above 0; found 'much'"),
+        ("even", "a dict of weights or 'balanced'; found 'even'"),
+    ],
+)
+def test_class_weights_that_cannot_be_are_refused(
+    weights: Any, words: str, make_store: MakeStore, draw: Draw
+) -> None:
+    """Before anything is trained, by name."""
+    with pytest.raises(HeadError, match=words):
+        compare(make_store(*draw(30)), FAST, class_weight=weights)
+
+
 def test_validation_split_is_what_is_measured(
     make_store: MakeStore, draw: Draw, recorder: Recorder
 ) -> None:
