@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     Single = NDArray[np.float32]
 
 #: What suits each form: the first layer of the plain one has forty times as many weights.
-_ROWSPACE_RATE, _ROWSPACE_BATCH = 1e-3, 128
+_ROWSPACE_RATE, _ROWSPACE_BATCH = 1e-3, 256
 _PLAIN_RATE, _PLAIN_BATCH = 1e-4, 32
+_BATCHES = 4  # of an epoch, at least
 
 
 class DenseHead(Head):
@@ -50,7 +51,7 @@ class DenseHead(Head):
     starts : int
         Random starts of each combination.
     batch_size : int, optional
-        128, or 32 if `plain`.
+        A quarter of the training rows, at most 256; 32 if `plain`.
     epochs : int
         At most; training ends when the loss on held-out training rows has not fallen for
         `patience` epochs, and the best weights are kept.
@@ -85,7 +86,7 @@ class DenseHead(Head):
         starts: int = 1,
         batch_size: int | None = None,
         epochs: int = 60,
-        patience: int = 5,
+        patience: int = 3,
         validation: float = 0.1,
         class_weight: ClassWeight = None,
         plain: bool = False,
@@ -140,7 +141,6 @@ class DenseHead(Head):
         Z = rows.X if self.space_ is None else self.space_.transform(rows.X)
         self.unit_ = float(np.sqrt(np.mean(np.square(Z, dtype=np.float32)))) or 1.0
         networks = [Network(*settings) for settings in self._grid()]
-        batch = self.batch_size or (_PLAIN_BATCH if self.plain else _ROWSPACE_BATCH)
         examples = Examples(
             (Z / self.unit_).astype(np.float32, copy=False),
             rows.codes,
@@ -148,7 +148,8 @@ class DenseHead(Head):
             chosen,
             held,
         )
-        trained = train(examples, networks, Schedule(batch, self.epochs, self.patience), progress)
+        schedule = Schedule(self._batch_size(len(chosen)), self.epochs, self.patience)
+        trained = train(examples, networks, schedule, progress)
         best = _best(trained)
         settings = [
             {**vars(network), "epochs": r.epoch}
@@ -187,6 +188,11 @@ class DenseHead(Head):
             each = np.atleast_1d(value).tolist()
             if value is not None and not (each and all(map(fits, each))):
                 raise HeadError(f"{name} must be {words}; found {value!r}")
+
+    def _batch_size(self, rows: int) -> int:
+        """Return how many of the training rows a step takes."""
+        whole = _PLAIN_BATCH if self.plain else min(_ROWSPACE_BATCH, -(-rows // _BATCHES))
+        return self.batch_size or whole
 
     def _grid(self) -> list[tuple[Any, ...]]:
         """Return units, dropout, learning rate and seed of every network to train."""

@@ -161,7 +161,7 @@ def _batches(rows: Examples, size: int, units: int, seed: int) -> Iterator[Itera
 
     def batch(place: Int) -> step.Batch:
         numbers = filled[place]
-        drawn = noise.integers(0, 1 << 16, (each, units), np.uint16)
+        drawn = noise.integers(0, 1 << 16, (units, each), np.uint16)
         return step.Batch(numbers, rows.codes[numbers].astype(np.int32), share[place], drawn)
 
     while True:
@@ -194,25 +194,26 @@ class Stack:
         """
         self.networks, self._features = tuple(networks), features
         self.units = max(network.units for network in networks)
-        inner = np.zeros((rows, count, self.units), np.float32)
+        inner = np.zeros((count, self.units, rows), np.float32)
         outer = np.zeros((count, self.units, outputs), np.float32)
         for h, network in enumerate(networks):
-            mine = inner[:features, h, : network.units], outer[h, : network.units]
+            mine = inner[h, : network.units, :features], outer[h, : network.units]
             _draw_first_weights(*mine, network.seed)
-        self.state = step.start(inner.reshape(rows, -1), outer, _dtype())
+        self.state = step.start(inner.reshape(-1, rows), outer, _dtype())
         rate = np.zeros(count, np.float32)
         rate[: len(networks)] = [network.learning_rate for network in networks]
         keep = _keep(networks, self.units)
         keep = np.resize(keep, (1 if (keep == keep[0]).all() else count, self.units))
-        self.places = step.Places(ops.convert_to_tensor(keep), ops.convert_to_tensor(rate))
+        self.places = step.Places.of(keep, rate)
 
     def separate(self, h: int) -> Weights:
         """Return the weights of one network."""
         units, d = self.networks[h].units, self._features
         mine = slice(h * self.units, h * self.units + units)
         inner, outer, last = self.state.inner.value, self.state.outer.value, self.state.last.value
-        parts = inner[:d, mine], inner[d, mine], outer[h, :units], last[h]
-        return tuple(ops.convert_to_numpy(part) for part in parts)
+        first = ops.convert_to_numpy(inner[mine])
+        rest = (ops.convert_to_numpy(part) for part in (outer[h, :units], last[h]))
+        return (first[:, :d].T, first[:, d], *rest)
 
 
 def _draw_first_weights(inner: Single, outer: Single, seed: int) -> None:

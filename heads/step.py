@@ -39,9 +39,10 @@ class State(NamedTuple):
 
     Attributes
     ----------
-    inner : Weight of shape (d, c u)
-        First layers side by side; biases are the weights of a feature that is always 1.
-    rounded : tensor of shape (d, c u)
+    inner : Weight of shape (c u, d)
+        First layers, a row for each unit; biases are the weights of a feature that is always 1.
+        Laid out like this, each product finds its larger side as it needs it.
+    rounded : tensor of shape (c u, d)
         The same in the dtype of products.
     outer, last : Weight of shapes (c, u, k) and (c, k)
         Second layers and their biases.
@@ -61,14 +62,25 @@ class Places(NamedTuple):
 
     Attributes
     ----------
-    keep : tensor of shape (1 or c, u)
-        Share of the draws in which a unit is kept; 0 where there is no unit.
-    rate : tensor of shape (c,)
+    last : array of shape (1 or c, u, 1), uint16
+        Largest draw by which a unit is kept.
+    scale : array of shape (1 or c, u, 1), float32
+        What makes up for the draws by which it is not; 0 where there is no unit.
+    rate : array of shape (c,), float32
         Adam's learning rate; 0 where there is no network.
     """
 
-    keep: Any
-    rate: Any
+    last: NDArray[np.uint16]
+    scale: NDArray[np.float32]
+    rate: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, keep: NDArray[np.float32], rate: NDArray[np.float32]) -> Places:
+        """Return places from the share of draws ``(1 or c, u)`` by which each unit is kept."""
+        share = keep[:, :, None]
+        last = np.clip(np.ceil(share * 2**16) - 1, 0, 2**16 - 1).astype(np.uint16)
+        scale = np.where(share > 0, 1 / np.maximum(share, 1e-6), 0)
+        return cls(last, scale.astype(np.float32), rate)
 
 
 class Batch(NamedTuple):
@@ -78,8 +90,9 @@ class Batch(NamedTuple):
     ----------
     numbers, codes, weight : array of shape (b,)
         Row numbers, classes, and shares of the loss.
-    drawn : array of shape (b, u), uint16
-        By which units drop out, in all networks alike.
+    drawn : array of shape (u, b), uint16
+        By which units drop out, in all networks alike. Inside a step: which are kept, of shape
+        (1 or c, u, b), bool.
     """
 
     numbers: Any
@@ -89,7 +102,7 @@ class Batch(NamedTuple):
 
 
 def start(inner: Any, outer: Any, dtype: str) -> State:
-    """Return networks with these first weights ``(d, c u)`` and ``(c, u, k)``, no steps taken."""
+    """Return networks with these first weights ``(c u, d)`` and ``(c, u, k)``, no steps taken."""
     last = np.zeros((outer.shape[0], outer.shape[2]), np.float32)
     rounded = _held(ops.cast(inner, dtype))
     steps = _held(ops.zeros((), "float32"))
@@ -134,12 +147,13 @@ def _compiled(function: Callable[..., Any], *, xla: bool) -> Callable[..., Any]:
 
 def _step(state: State, X: Any, batch: Batch, places: Places) -> tuple[State, None]:
     batch = Batch(*map(ops.convert_to_tensor, batch))
+    places = Places(*map(ops.convert_to_tensor, places))
     x = ops.take(X, batch.numbers, axis=0)
     steps = state.steps + 1
-    before = ops.matmul(x, state.rounded)
+    before = ops.matmul(state.rounded, ops.transpose(x))
     outer, last, slope = _between(state, before, steps, batch, places)
-    gradient = ops.matmul(ops.transpose(x), slope)
-    (inner, rounded), _ = _move((state.inner, state.rounded), gradient, steps, places.rate)
+    firsts = state.inner, state.rounded
+    (inner, rounded), _ = _move(firsts, ops.matmul(slope, x), steps, places.rate)
     return State(inner, rounded, outer, last, steps), None
 
 
@@ -149,35 +163,25 @@ def _between(
     """Return the second layers moved, and the gradient in what comes before the hidden units."""
     outer, last = state.outer, state.last
     (count, units, k), dtype = outer.value.shape, before.dtype
-    drawn = ops.cast(batch.drawn[:, None], "float32") / 2**16
-    mask = ops.where(drawn < places.keep, 1 / ops.maximum(places.keep, 1e-6), 0.0)
-    mask = ops.cast(mask, dtype)
-    # One product with zeros between the networks is faster than a product for each of them.
-    own = ops.eye(count, dtype="float32")[:, None, :, None]
-    spread = ops.reshape(outer.value[:, :, None] * own, (count * units, count * k))
-    spread = ops.cast(spread, dtype)
-    hidden = ops.relu(before)
-    kept = _masked(hidden, mask, units)
-    logits = ops.reshape(ops.cast(ops.matmul(kept, spread), "float32"), (-1, count, k)) + last.value
+    before = ops.reshape(before, (count, units, -1))
+    zero = ops.zeros((), dtype)
+    passed = ops.logical_and(before > 0, batch.drawn)
+    kept, weights = ops.where(passed, before, zero), ops.cast(outer.value * places.scale, dtype)
+    logits = ops.matmul(ops.transpose(weights, (0, 2, 1)), kept)
+    logits = ops.cast(logits, "float32") + last.value[:, :, None]
     if k == 1:
-        error = ops.sigmoid(logits) - ops.cast(batch.codes, "float32")[:, None, None]
+        error = ops.sigmoid(logits) - ops.cast(batch.codes, "float32")
     else:
-        error = ops.softmax(logits) - ops.one_hot(batch.codes, k)[:, None]
-    error = error * batch.weight[:, None, None]
-    back = ops.cast(ops.reshape(error, (-1, count * k)), dtype)
-    by_outer = ops.cast(ops.matmul(ops.transpose(kept), back), "float32")
-    by_outer = ops.sum(ops.reshape(by_outer, (count, units, count, k)) * own, axis=2)
-    slope = _masked(ops.matmul(back, ops.transpose(spread)), mask, units)
-    slope = ops.where(hidden > 0, slope, ops.zeros((), dtype))
+        error = ops.softmax(logits, axis=1) - ops.one_hot(batch.codes, k, axis=0)
+    error = error * batch.weight
+    back = ops.cast(error, dtype)
+    by_outer = ops.matmul(kept, ops.transpose(back, (0, 2, 1)))
+    by_outer = ops.cast(by_outer, "float32") * places.scale
+    slope = ops.where(passed, ops.matmul(weights, back), zero)
+    slope = ops.reshape(slope, (count * units, -1))
     rate = places.rate[:, None]
     moved_outer = _adam(outer, by_outer, steps, rate[:, None])
-    return moved_outer, _adam(last, ops.sum(error, axis=0), steps, rate), slope
-
-
-def _masked(hidden: Any, mask: Any, units: int) -> Any:
-    """Return hidden units ``(b, c u)`` times what is kept of them ``(b, 1 or c, u)``."""
-    product = ops.reshape(hidden, (-1, hidden.shape[1] // units, units)) * mask
-    return ops.reshape(product, (-1, hidden.shape[1]))
+    return moved_outer, _adam(last, ops.sum(error, axis=2), steps, rate), slope
 
 
 def _move_inner(
@@ -186,8 +190,8 @@ def _move_inner(
     """Return the first layers moved, and rounded to the gradient's dtype."""
     inner, _ = firsts
     wide = ops.cast(gradient, "float32")
-    columns = ops.repeat(rate, inner.value.shape[1] // rate.shape[0])
-    moved = _adam(inner, wide, steps, columns)
+    each = ops.repeat(rate, inner.value.shape[0] // rate.shape[0])[:, None]
+    moved = _adam(inner, wide, steps, each)
     return (moved, ops.cast(moved.value, gradient.dtype)), None
 
 
@@ -205,9 +209,10 @@ def _risen(beta: float, steps: Any) -> Any:
 
 def _logits_of(state: State, X: Any) -> tuple[State, Any]:
     count, units, _ = state.outer.value.shape
-    hidden = ops.relu(ops.matmul(X, state.inner.value))
-    hidden = ops.reshape(hidden, (-1, count, units))
-    return state, ops.einsum("bcu,cuk->bck", hidden, state.outer.value) + state.last.value
+    hidden = ops.relu(ops.matmul(state.inner.value, ops.transpose(X)))
+    hidden = ops.reshape(hidden, (count, units, -1))
+    scores = ops.matmul(ops.transpose(state.outer.value, (0, 2, 1)), hidden)
+    return state, ops.transpose(scores + state.last.value[:, :, None], (2, 0, 1))
 
 
 # XLA moves the weights in half the time that TensorFlow takes; all else is faster by TensorFlow on
@@ -219,7 +224,8 @@ _judge = _compiled(_logits_of, xla=bool(gpus()))
 
 def step(state: State, X: Any, batch: Batch, places: Places) -> State:
     """Return the networks after a step on some rows of X ``(n, d)``, which has products' dtype."""
-    return _take_step(state, X, batch, places)[0]  # type: ignore[no-any-return]
+    kept = batch.drawn <= places.last
+    return _take_step(state, X, batch._replace(drawn=kept), places)[0]  # type: ignore[no-any-return]
 
 
 def logits(state: State, X: Any) -> NDArray[np.float32]:
