@@ -132,13 +132,12 @@ class DenseHead(Head):
         """
         self._check()
         self.prepare()
+        self.space_: RowSpace | None = None
         from headstart.heads.stack import Examples, Network, Schedule, train
 
         rows = self._training(X, y, sample_weight, groups, np.float32)
         chosen, held = self._held_out(rows)
-        # Along directions that held-out rows alone have, weights would stay as they were drawn.
-        self.space_ = None if self.plain else RowSpace(normalize=False).fit(rows.X[chosen])
-        Z = rows.X if self.space_ is None else self.space_.transform(rows.X)
+        Z = rows.X if self.plain else self._coordinates(rows.X, chosen, held)
         self.unit_ = float(np.sqrt(np.mean(np.square(Z, dtype=np.float32)))) or 1.0
         networks = [Network(*settings) for settings in self._grid()]
         examples = Examples(
@@ -160,6 +159,19 @@ class DenseHead(Head):
         varied = {"epochs", *self._varied()}
         self.chosen_ = {name: v for name, v in settings[best].items() if name in varied}
         return self
+
+    def _coordinates(self, X: Single, chosen: Int, held: Int) -> Single:
+        """Find the row space of chosen rows; return coordinates ``(n, rank)``, 0 of other rows.
+
+        Held-out rows have no part in it: along directions that they alone have, weights would stay
+        as they were drawn.
+        """
+        self.space_ = space = RowSpace(normalize=False).fit(X[chosen])
+        Z = np.zeros((len(X), space.rank_), np.float32)
+        Z[chosen], new = space.coordinates_, np.setdiff1d(held, chosen)
+        if len(new):
+            Z[new] = space.transform(X[new])
+        return Z
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return class probabilities ``(m, classes)``."""
