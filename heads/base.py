@@ -65,6 +65,22 @@ def class_weights(given: ClassWeight, classes: Sequence[str]) -> ClassWeight:
     return weights
 
 
+def weighted(weights: ClassWeight, classes: Sequence[str]) -> str:
+    """Say how classes are weighted in training; nothing if all weigh 1.
+
+    Examples
+    --------
+    >>> weighted({0: 1.0, 1: 3.0}, ["cat", "dog"])
+    '; in training, where a head takes weights, dog weighs 3 (others 1)'
+    """
+    if isinstance(weights, str):
+        return "; in training, where a head takes weights, classes weigh their inverse frequency"
+    unlike = [f"{classes[n]} weighs {w:g}" for n, w in (weights or {}).items() if w != 1]
+    if not unlike:
+        return ""
+    return f"; in training, where a head takes weights, {', '.join(unlike)} (others 1)"
+
+
 @dataclass(frozen=True)
 class Training:
     """Checked training rows.

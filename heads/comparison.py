@@ -14,7 +14,7 @@ from sklearn.base import clone
 from headstart.cache import Store
 from headstart.errors import HeadError
 from headstart.heads import table
-from headstart.heads.base import class_weights
+from headstart.heads.base import class_weights, weighted
 from headstart.heads.evaluation import HeadResult, evaluate_all, test_name, with_p_values
 from headstart.heads.forms import Form, Forms, described
 from headstart.heads.registry import make_head, make_streamed
@@ -200,10 +200,10 @@ def compare(
     >>> print(compare(store, ["logreg", "svm"]))  # doctest: +SKIP
     """
     started, store = time.perf_counter(), Store.open(store)
+    weights = class_weights(class_weight, store.classes)
     rows = labelled_rows(store, group_by, progress=progress)
     split = protocol(store, rows, cv=cv, seed=seed, group_by=group_by)
-    weights = class_weights(class_weight, store.classes)
-    words = split.words + _weighted(weights, store.classes)
+    words = split.words + weighted(weights, store.classes)
     words += _averaged(store, rows, split) if average_views else ""
     source = FeatureRows(store, layer, rows.numbers, pool)
     forms = Forms(source, plain=plain, max_memory=max_memory, progress=progress)
@@ -257,16 +257,6 @@ def compare(
             },
         ),
     )
-
-
-def _weighted(class_weight: ClassWeight, classes: Sequence[str]) -> str:
-    """Say how classes are weighted in training."""
-    if class_weight is None:
-        return ""
-    if isinstance(class_weight, str):
-        return "; classes weighted in training by their inverse frequency"
-    each = (f"{name} {class_weight[number]:g}" for number, name in enumerate(classes))
-    return f"; classes weighted in training: {', '.join(each)}"
 
 
 def _averaged(store: Store, rows: Labelled, split: Protocol) -> str:

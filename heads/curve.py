@@ -9,7 +9,7 @@ import numpy as np
 
 from headstart.cache import Store
 from headstart.errors import HeadError
-from headstart.heads.base import class_weights
+from headstart.heads.base import class_weights, weighted
 from headstart.heads.comparison import DEFAULT_HEADS, prepared
 from headstart.heads.evaluation import evaluate
 from headstart.heads.forms import Forms
@@ -146,9 +146,10 @@ def learning_curve(
     Raises
     ------
     HeadError
-        If a head is unknown, or no part has two rows of every class.
+        If a head or a class is unknown, or no part has two rows of every class.
     """
     store = Store.open(store)
+    weights = class_weights(class_weight, store.classes)
     rows = labelled_rows(store, group_by, progress=progress)
     split = protocol(store, rows, cv=cv, seed=seed, group_by=group_by)
     source = FeatureRows(store, layer, rows.numbers, pool)
@@ -158,7 +159,7 @@ def learning_curve(
         forms,
         max_memory=max_memory,
         random_state=seed,
-        class_weight=class_weights(class_weight, store.classes),
+        class_weight=weights,
         plain=plain or None,
         cv=_INNER if len(split.splits) > 1 else None,  # as `compare` does
     )
@@ -176,7 +177,7 @@ def learning_curve(
             points.append(Point(name, trained, found.accuracy, found.ci95, found.fit_seconds))
     if progress is not None:
         progress("learning curve", steps, steps)
-    return Curve(tuple(points), split.words)
+    return Curve(tuple(points), split.words + weighted(weights, store.classes))
 
 
 def part_of_splits(splits: Folds, rows: Labelled, share: float, seed: int) -> Folds:

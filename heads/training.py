@@ -75,7 +75,8 @@ def train(
     Raises
     ------
     HeadError
-        If the head is unknown, a class has too few rows, or the rows do not fit in memory.
+        If the head or a class is unknown, a class has too few rows, or the rows do not fit in
+        memory.
     ModelError
         If this version makes other features of a picture than those of the store, or the weights
         to bundle are not those it was made with.

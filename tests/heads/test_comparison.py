@@ -122,10 +122,10 @@ def test_class_weights_are_given_by_name(make_store: MakeStore, draw: Draw) -> N
     plain = compare(store, heads, cv=3)
     assert [head.log_loss for head in named.heads] == [head.log_loss for head in numbered.heads]
     assert [head.log_loss for head in named.heads] != [head.log_loss for head in plain.heads]
-    assert "classes weighted in training: class 0 1, class 1 40, class 2 1" in named.protocol
-    assert "weighted" not in plain.protocol
+    assert "takes weights, class 1 weighs 40 (others 1)" in named.protocol
+    assert "weigh" not in plain.protocol
     balanced = compare(store, heads, cv=3, class_weight="balanced")
-    assert "weighted in training by their inverse frequency" in balanced.protocol
+    assert "classes weigh their inverse frequency" in balanced.protocol
 
 
 @pytest.mark.parametrize(

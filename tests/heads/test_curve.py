@@ -43,6 +43,18 @@ def test_all_rows_give_what_the_comparison_gives(make_store: Make, draw: Make) -
     assert {p.head: p.accuracy for p in curve.points if p.rows == 72} == table
 
 
+def test_classes_are_weighted_by_name(make_store: Make, draw: Make) -> None:
+    """As in the table, and the protocol says so."""
+    store = make_store(*draw(90, signal=0.2))
+    options: dict[str, Any] = {"class_weight": {"class 2": 30}, "cv": 3}
+    (head,) = compare(store, ["logreg"], **options).heads
+    (point,) = (found := learning_curve(store, ["logreg"], shares=[1.0], **options)).points
+    assert point.accuracy == head.accuracy
+    assert "class 2 weighs 30 (others 1)" in found.protocol
+    with pytest.raises(HeadError, match="'class 3', which is not a class"):
+        learning_curve(store, ["logreg"], class_weight={"class 3": 2})
+
+
 def _rows(codes: Any, groups: Any = None) -> Labelled:
     """Return labelled rows of these classes and groups."""
     each = np.arange(len(codes))

@@ -87,6 +87,17 @@ def test_the_card_measures_the_label_that_a_model_gives(make_store: Make, draw: 
     assert card.ci95[0] < named < card.ci95[1]
 
 
+def test_a_class_weighs_what_its_name_was_given(make_store: Make, draw: Make) -> None:
+    """A model leans to the class that weighs more."""
+    store = make_store(*draw(60, signal=0.05), classes=["ant", "bee", "cow"])
+    features = store.features()
+    plain, leaning = (
+        train(store, "logreg", cv=3, class_weight=weights).probabilities(features)[:, 1].mean()
+        for weights in (None, {"bee": 50})
+    )
+    assert leaning > plain + 0.01
+
+
 def test_validation_rows_are_measured_and_never_trained_on(make_store: Make, draw: Make) -> None:
     """With a split, the model is as good there as was measured (its scale is another's)."""
     split = (["train"] * 6 + ["validation"] * 3) * 7

@@ -20,7 +20,7 @@ from headstart.errors import HeadError, HeadstartError, MissingExtraError
 from headstart.heads import compare
 from headstart.report import MARK, report, write_report
 from headstart.report import pictures as pictures_module
-from headstart.report.gather import gathered
+from headstart.report.gather import _commands, gathered
 from headstart.report.page import page
 
 
@@ -93,6 +93,16 @@ def test_every_part_has_its_data(scene: Any) -> None:
     assert "--cv 3" in compared
     assert train.endswith("-o best.model")
     json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_weights_of_classes_are_among_the_commands(scene: Any) -> None:
+    """No command takes them by name: the page says that they were given from Python."""
+    evidence = scene.comparison.evidence
+    options = {**evidence.options, "class_weight": {"cat": 3}}
+    weighted = replace(scene.comparison, evidence=replace(evidence, options=options))
+    *commands, last = _commands(weighted, scene.report.facts, curve=False)
+    assert commands == list(scene.report.commands)
+    assert last == "# from Python, with class_weight={'cat': 3}"
 
 
 def test_two_thousand_pictures_are_less_than_five_megabytes(

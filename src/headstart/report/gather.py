@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import shlex
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -291,6 +292,9 @@ def _commands(comparison: Comparison, facts: Facts, *, curve: bool) -> Iterator[
         yield _command(compare)
     if heads[0] in HEAD_NAMES:
         yield _command([word for word in train if word != "--plain"])
+    weights = comparison.evidence.options["class_weight"]
+    if isinstance(weights, Mapping):
+        yield f"# from Python, with class_weight={dict(weights)!r}"
 
 
 def _rows_options(comparison: Comparison) -> list[str]:
