@@ -100,7 +100,7 @@ def test_weights_of_classes_are_among_the_commands(scene: Any) -> None:
     evidence = scene.comparison.evidence
     options = {**evidence.options, "class_weight": {"cat": 3}}
     weighted = replace(scene.comparison, evidence=replace(evidence, options=options))
-    *commands, last = _commands(weighted, scene.report.facts, curve=False)
+    *commands, last = _commands(weighted, scene.report.facts, curve=True)
     assert commands == list(scene.report.commands)
     assert last == "# from Python, with class_weight={'cat': 3}"
 
