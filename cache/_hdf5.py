@@ -259,8 +259,14 @@ def _packed(chunk: NDArray[Any]) -> bytes:
 
 
 def packs(features: NDArray[Any]) -> bool:
-    """Tell whether packing is worth its time: for maps, and for vectors that are mostly zeros."""
-    return features.ndim > 2 or 2 * int(np.count_nonzero(features)) < features.size
+    """Tell whether packing is worth its time: for maps, and for vectors that are mostly zeros.
+
+    Zeros by their bits: numpy takes twenty times as long to look at float16 numbers.
+    """
+    if features.ndim > 2:
+        return True
+    bits = features.view(f"u{features.itemsize}")
+    return 2 * int(np.count_nonzero(bits << bits.dtype.type(1))) < features.size  # -0 is one too
 
 
 def write_strings(file: h5py.Group, name: str, values: list[str]) -> None:
