@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import random
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -21,7 +22,7 @@ from headstart.extract._keras_engine import gpus
 from headstart.heads import step
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 #: Networks that are trained side by side. Steps of sixteen took as long as four steps of four, and
 #: all went on until the last was finished.
 _TOGETHER = 4
+#: Epochs after which one of such a group goes on, if all have the same settings.
+_HEAT = 3
 #: Rows, features and rows of a batch are filled up to multiples of these: most folds of a
 #: comparison, which differ by a row or two, share a step that was compiled for one of them.
 _ROWS, _FEATURES, _BATCH = 64, 32, 4
@@ -88,6 +91,21 @@ class Examples:
     held: Int
 
 
+@dataclass(frozen=True)
+class Begun:
+    """A network that was trained for some steps, in numpy.
+
+    Attributes
+    ----------
+    weights : tuple of step.Weight
+        Of shapes ``(units, d)``, ``(units, k)`` and ``(k,)``.
+    steps : float
+    """
+
+    weights: tuple[step.Weight, ...]
+    steps: float
+
+
 def train(
     rows: Examples,
     networks: Sequence[Network],
@@ -96,31 +114,84 @@ def train(
 ) -> list[Trained]:
     """Train networks on the same rows, each until its loss on held-out rows stops falling.
 
-    Two classes share one sigmoid, more have a softmax. `progress` is told the share of epochs that
-    are done.
+    Networks that differ by nothing but their seed race in heats of four: after three epochs only
+    the one with the lowest loss goes on. (Successive halving, Jamieson & Talwalkar, 2016, among
+    equals: none is dropped because its settings make it slow at first.) Two classes share one
+    sigmoid, more have a softmax. `progress` is told the share of epochs that are done.
     """
-    outputs = 1 if rows.codes.max() == 1 else int(rows.codes.max()) + 1
-    X = _with_ones(rows.X)
-    on_device = ops.cast(X, _dtype())
-    done: list[Trained] = []
-    groups = _groups(networks)
-    for group in groups:
-        stack = Stack(group, len(groups[0]), rows.X.shape[1], X.shape[1], outputs)
-        least = min((r.loss for r in done), default=np.inf)
-        watch = _Watch(stack, rows, X, schedule.patience, least)
-        # All groups take the same batches; groups of equal units drop them out by the same draw.
-        batches = _batches(rows, schedule.batch_size, stack.units, networks[0].seed)
-        for epoch in range(1, schedule.epochs + 1):
-            for batch in next(batches):
-                stack.state = step.step(stack.state, on_device, batch, stack.places)
-            over = watch.look(epoch)
-            if progress:
-                share = len(done) + len(group) * epoch / schedule.epochs
-                progress(share / len(networks))
-            if over:
-                break
-        done += watch.best
-    return done
+    training = _Training(rows, networks, schedule)
+    heats, epochs = _heats(networks), schedule.epochs
+    everyone = _groups(range(len(networks)))
+    if len(heats) == len(networks) or epochs <= _HEAT:
+        training.run(everyone, range(1, epochs + 1), _part(progress, 0, 1))
+        return training.known
+    raced = len(networks) * _HEAT
+    share = raced / (raced + len(heats) * (epochs - _HEAT))
+    leaders = training.run(heats, range(1, _HEAT + 1), _part(progress, 0, share))
+    finals = _groups(list(leaders))
+    training.run(finals, range(_HEAT + 1, epochs + 1), _part(progress, share, 1), leaders)
+    return training.known
+
+
+def _part(
+    progress: Callable[[float], None] | None, first: float, last: float
+) -> Callable[[float], None]:
+    """Return what to tell the share of a part to, which goes from `first` to `last`."""
+    return lambda share: progress(first + (last - first) * share) if progress else None
+
+
+class _Training:
+    """Networks and the rows they are trained on.
+
+    Attributes
+    ----------
+    rows, networks, schedule
+        As for `train`.
+    X : ndarray
+        Rows as they are multiplied.
+    known : list of Trained
+        The best of each network so far.
+    """
+
+    def __init__(self, rows: Examples, networks: Sequence[Network], schedule: Schedule) -> None:
+        self.rows, self.networks, self.schedule = rows, networks, schedule
+        self.X = _with_ones(rows.X)
+        self.known = [Trained((), np.inf, 0)] * len(networks)
+        self._on_device = ops.cast(self.X, _dtype())
+        outputs = 1 if rows.codes.max() == 1 else int(rows.codes.max()) + 1
+        self._shape = rows.X.shape[1], self.X.shape[1], outputs
+
+    def run(
+        self,
+        groups: Sequence[Sequence[int]],
+        epochs: range,
+        tell: Callable[[float], None],
+        begun: Mapping[int, Begun] | None = None,
+    ) -> dict[int, Begun]:
+        """Train groups of networks for some epochs; return how far each one's leader has come."""
+        leaders = {}
+        for number, group in enumerate(groups):
+            stack = Stack(
+                [self.networks[n] for n in group],
+                len(groups[0]),
+                self._shape,
+                [begun[n] for n in group] if begun else None,
+            )
+            watch = _Watch(self, stack, group)
+            # All groups take the same batches; those of equal units drop them out by the same draw.
+            seed = self.networks[0].seed, epochs.start
+            batches = _batches(self.rows, self.schedule.batch_size, stack.units, seed)
+            for epoch in epochs:
+                for batch in next(batches):
+                    stack.state = step.step(stack.state, self._on_device, batch, stack.places)
+                over = watch.look(epoch)
+                tell((number + (epoch + 1 - epochs.start) / len(epochs)) / len(groups))
+                if over:
+                    break
+            if epochs.stop <= self.schedule.epochs:
+                lead = min(range(len(group)), key=lambda h: self.known[group[h]].loss)
+                leaders[group[lead]] = stack.begun(lead)
+        return leaders
 
 
 def _dtype() -> str:
@@ -147,7 +218,9 @@ def _with_ones(X: Single) -> Single:
     return result
 
 
-def _batches(rows: Examples, size: int, units: int, seed: int) -> Iterator[Iterator[step.Batch]]:
+def _batches(
+    rows: Examples, size: int, units: int, seed: tuple[int, int]
+) -> Iterator[Iterator[step.Batch]]:
     """Yield for each epoch its batches, `size` rows or so each.
 
     Batches are of one size, as a step is compiled once; rows that fill them up do not count.
@@ -157,7 +230,7 @@ def _batches(rows: Examples, size: int, units: int, seed: int) -> Iterator[Itera
     real = np.arange(steps * each) < len(rows.chosen)
     filled = np.resize(rows.chosen, steps * each)
     share = np.where(real, rows.weight[filled] / each, 0).astype(np.float32)
-    order, noise = np.random.default_rng(seed), np.random.default_rng((seed, 1))
+    order, noise = np.random.default_rng(seed), np.random.default_rng((*seed, 1))
 
     def batch(place: Int) -> step.Batch:
         numbers = filled[place]
@@ -168,10 +241,22 @@ def _batches(rows: Examples, size: int, units: int, seed: int) -> Iterator[Itera
         yield map(batch, order.permutation(steps * each).reshape(steps, each))
 
 
-def _groups(networks: Sequence[Network]) -> list[Sequence[Network]]:
-    """Return as few groups as can be of networks to train side by side, of nearly equal size."""
-    size = -(-len(networks) // -(-len(networks) // _TOGETHER))
-    return [networks[first : first + size] for first in range(0, len(networks), size)]
+def _groups(numbers: Sequence[int]) -> list[Sequence[int]]:
+    """Return as few groups as can be of networks to train side by side, of nearly equal size.
+
+    Examples
+    --------
+    >>> _groups(range(10))
+    [range(0, 4), range(4, 8), range(8, 10)]
+    """
+    size = -(-len(numbers) // -(-len(numbers) // _TOGETHER))
+    return [numbers[first : first + size] for first in range(0, len(numbers), size)]
+
+
+def _heats(networks: Sequence[Network]) -> list[Sequence[int]]:
+    """Return groups of the numbers of networks that differ in their seed alone."""
+    alike = groupby(range(len(networks)), key=lambda number: replace(networks[number], seed=0))
+    return [heat for _, numbers in alike for heat in _groups(list(numbers))]
 
 
 class Stack:
@@ -186,20 +271,35 @@ class Stack:
     """
 
     def __init__(
-        self, networks: Sequence[Network], count: int, features: int, rows: int, outputs: int
+        self,
+        networks: Sequence[Network],
+        count: int,
+        shape: tuple[int, int, int],
+        begun: Sequence[Begun] | None = None,
     ) -> None:
-        """Draw first weights of networks of so many features and outputs, for `count` places.
+        """Draw first weights of networks for `count` places, or go on with those that have begun.
 
-        `rows` is the number of weights of a unit, those that only fill up among them.
+        `shape` is the number of features, of a unit's weights, those that only fill up among them,
+        and of outputs.
         """
-        self.networks, self._features = tuple(networks), features
-        self.units = max(network.units for network in networks)
-        inner = np.zeros((count, self.units, rows), np.float32)
-        outer = np.zeros((count, self.units, outputs), np.float32)
-        for h, network in enumerate(networks):
-            mine = inner[h, : network.units, :features], outer[h, : network.units]
-            _draw_first_weights(*mine, network.seed)
-        self.state = step.start(inner.reshape(-1, rows), outer, _dtype())
+        self.networks, (self._features, rows, outputs) = tuple(networks), shape
+        self.units = units = max(network.units for network in networks)
+        shapes = (count, units, rows), (count, units, outputs), (count, outputs)
+        if begun:
+            inner, outer, last = (
+                step.Weight(*(_side_by_side(parts, whole) for parts in zip(*each, strict=True)))
+                for whole, each in zip(
+                    shapes, zip(*(b.weights for b in begun), strict=True), strict=True
+                )
+            )
+            inner = step.Weight(*(part.reshape(-1, rows) for part in inner))
+            self.state = step.resume(inner, outer, last, begun[0].steps, _dtype())
+        else:
+            first, second = (np.zeros(whole, np.float32) for whole in shapes[:2])
+            for h, network in enumerate(networks):
+                mine = first[h, : network.units, : self._features], second[h, : network.units]
+                _draw_first_weights(*mine, network.seed)
+            self.state = step.start(first.reshape(-1, rows), second, _dtype())
         rate = np.zeros(count, np.float32)
         rate[: len(networks)] = [network.learning_rate for network in networks]
         keep = _keep(networks, self.units)
@@ -208,12 +308,29 @@ class Stack:
 
     def separate(self, h: int) -> Weights:
         """Return the weights of one network."""
-        units, d = self.networks[h].units, self._features
-        mine = slice(h * self.units, h * self.units + units)
-        inner, outer, last = self.state.inner.value, self.state.outer.value, self.state.last.value
-        first = ops.convert_to_numpy(inner[mine])
-        rest = (ops.convert_to_numpy(part) for part in (outer[h, :units], last[h]))
+        d, state = self._features, self.state
+        first, *rest = self._own(h, state.inner.value, state.outer.value, state.last.value)
         return (first[:, :d].T, first[:, d], *rest)
+
+    def begun(self, h: int) -> Begun:
+        """Return how far one network has come."""
+        parts = zip(self.state.inner, self.state.outer, self.state.last, strict=True)
+        weights = zip(*(self._own(h, *each) for each in parts), strict=True)
+        return Begun(tuple(step.Weight(*each) for each in weights), float(self.state.steps))
+
+    def _own(self, h: int, inner: Any, outer: Any, last: Any) -> Weights:
+        """Return one network's part of what lies side by side."""
+        units = self.networks[h].units
+        mine = inner[h * self.units : h * self.units + units], outer[h, :units], last[h]
+        return tuple(map(ops.convert_to_numpy, mine))
+
+
+def _side_by_side(parts: Sequence[Single], shape: tuple[int, ...]) -> Single:
+    """Return arrays as one of this shape, each at the beginning of its place."""
+    whole = np.zeros(shape, np.float32)
+    for place, part in zip(whole, parts, strict=False):
+        place[tuple(map(slice, part.shape))] = part
+    return whole
 
 
 def _draw_first_weights(inner: Single, outer: Single, seed: int) -> None:
@@ -322,34 +439,34 @@ def _held_loss(model: Any, held: Iterable[Batch]) -> float:
 
 
 class _Watch:
-    """Knows each network's lowest loss on held-out rows, and the weights of the best of them.
+    """Looks at a group's losses on held-out rows, and keeps the weights of the best of all groups.
 
     A network that has not become better for `patience` epochs is finished, as it would be alone,
-    whatever it does while others go on. `least` is the lowest loss of networks trained before.
+    whatever it does while others go on.
     """
 
-    def __init__(
-        self, stack: Stack, rows: Examples, X: Single, patience: int, least: float
-    ) -> None:
-        self._stack, self._patience, self._least = stack, patience, least
+    def __init__(self, training: _Training, stack: Stack, group: Sequence[int]) -> None:
+        self._stack, self._group, rows = stack, group, training.rows
+        self._known, self._patience = training.known, training.schedule.patience
         self._codes, self._weight = rows.codes[rows.held], rows.weight[rows.held]
         filled = np.resize(rows.held, _filled(len(rows.held), _ROWS))
-        self._X = ops.convert_to_tensor(X[filled])
-        self.best = [Trained((), np.inf, 0)] * len(stack.networks)
+        self._X = ops.convert_to_tensor(training.X[filled])
 
     def look(self, epoch: int) -> bool:
         """Measure every network that is not finished; return whether all are."""
         logits = step.logits(self._stack.state, self._X)[: len(self._codes)]
         loss = _losses(logits, self._codes, self._weight)
-        going = [epoch - 1 - trained.epoch < self._patience for trained in self.best]
-        better = [h for h, on in enumerate(going) if on and loss[h] < self.best[h].loss]
+        least = min(trained.loss for trained in self._known)
+        own = [self._known[number] for number in self._group]
+        going = [epoch - 1 - trained.epoch < self._patience for trained in own]
+        better = [h for h, on in enumerate(going) if on and loss[h] < own[h].loss]
         for h in better:
-            self.best[h] = Trained((), float(loss[h]), epoch)
+            self._known[self._group[h]] = Trained((), float(loss[h]), epoch)
         leader = min(better, key=loss.__getitem__, default=None)
-        if leader is not None and loss[leader] < self._least:  # others' weights nobody asks for
-            self._least = loss[leader]
-            self.best[leader] = replace(self.best[leader], weights=self._stack.separate(leader))
-        return all(epoch - trained.epoch >= self._patience for trained in self.best)
+        if leader is not None and loss[leader] < least:  # others' weights nobody asks for
+            weights = self._stack.separate(leader)
+            self._known[self._group[leader]] = Trained(weights, float(loss[leader]), epoch)
+        return all(epoch - self._known[n].epoch >= self._patience for n in self._group)
 
 
 def _losses(logits: Single, codes: Int, weight: NDArray[Any]) -> NDArray[np.float64]:

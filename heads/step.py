@@ -104,14 +104,21 @@ class Batch(NamedTuple):
 def start(inner: Any, outer: Any, dtype: str) -> State:
     """Return networks with these first weights ``(c u, d)`` and ``(c, u, k)``, no steps taken."""
     last = np.zeros((outer.shape[0], outer.shape[2]), np.float32)
-    rounded = _held(ops.cast(inner, dtype))
-    steps = _held(ops.zeros((), "float32"))
-    return State(_unmoved(inner), rounded, _unmoved(outer), _unmoved(last), steps)
+    return resume(_unmoved(inner), _unmoved(outer), _unmoved(last), 0, dtype)
 
 
-def _unmoved(weight: Any) -> Weight:
-    value = ops.convert_to_tensor(weight)
-    return Weight(_held(value), _held(ops.zeros_like(value)), _held(ops.zeros_like(value)))
+def _unmoved(value: Any) -> Weight:
+    return Weight(value, ops.zeros_like(value), ops.zeros_like(value))
+
+
+def resume(inner: Weight, outer: Weight, last: Weight, steps: float, dtype: str) -> State:
+    """Return networks of these weights, in the shapes of a State, after so many steps."""
+    rounded = _held(ops.cast(inner.value, dtype))
+    first, second, bias = (
+        Weight(*(_held(ops.convert_to_tensor(part)) for part in weight))
+        for weight in (inner, outer, last)
+    )
+    return State(first, rounded, second, bias, _held(ops.convert_to_tensor(steps, "float32")))
 
 
 def _held(tensor: Any) -> Any:
