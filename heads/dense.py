@@ -41,6 +41,8 @@ class DenseHead(Head):
 
     Of several units, dropouts, learning rates or starts, all combinations are trained, a few side
     by side, by one program, and the one with the lowest loss on held-out training rows is kept.
+    Random starts of the same settings race, four at a time: after three epochs only the one with
+    the lowest loss goes on.
 
     Parameters
     ----------
@@ -72,7 +74,8 @@ class DenseHead(Head):
     loss_ : float
         Log loss on the held-out training rows.
     losses_ : list of (dict, float)
-        Every combination that was trained, and its loss.
+        Every combination that was trained, and its lowest loss; of a start that lost its race,
+        in the first three epochs.
     """
 
     beside = False  # Keras has one random state, and uses all cores by itself
