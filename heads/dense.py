@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 #: What suits each form: the first layer of the plain one has forty times as many weights.
 _ROWSPACE_RATE, _ROWSPACE_BATCH = 1e-3, 256
 _PLAIN_RATE, _PLAIN_BATCH = 1e-4, 32
-_BATCHES = 4  # of an epoch, at least
+_BATCHES = 4  # of an epoch, or more
 
 
 class DenseHead(Head):
@@ -135,18 +135,19 @@ class DenseHead(Head):
         """
         self._check()
         self.prepare()
-        self.space_: RowSpace | None = None
         from headstart.heads.stack import Examples, Network, Schedule, train
 
         rows = self._training(X, y, sample_weight, groups, np.float32)
         chosen, held = self._held_out(rows)
-        Z = rows.X if self.plain else self._coordinates(rows.X, chosen, held)
-        self.unit_ = float(np.sqrt(np.mean(np.square(Z, dtype=np.float32)))) or 1.0
+        # Along directions that held-out rows alone have, weights would stay as they were drawn.
+        self.space_ = None if self.plain else RowSpace(normalize=False).fit(rows.X[chosen])
+        Z = rows.X if self.space_ is None else _coordinates(self.space_, rows.X, chosen, held)
+        self.unit_ = float(np.sqrt(np.mean(np.square(Z[chosen], dtype=np.float32)))) or 1.0
         networks = [Network(*settings) for settings in self._grid()]
         examples = Examples(
             (Z / self.unit_).astype(np.float32, copy=False),
             rows.codes,
-            (rows.weight / rows.weight.mean()).astype(np.float32),
+            (rows.weight / rows.weight[chosen].mean()).astype(np.float32),
             chosen,
             held,
         )
@@ -162,19 +163,6 @@ class DenseHead(Head):
         varied = {"epochs", *self._varied()}
         self.chosen_ = {name: v for name, v in settings[best].items() if name in varied}
         return self
-
-    def _coordinates(self, X: Single, chosen: Int, held: Int) -> Single:
-        """Find the row space of chosen rows; return coordinates ``(n, rank)``, 0 of other rows.
-
-        Held-out rows have no part in it: along directions that they alone have, weights would stay
-        as they were drawn.
-        """
-        self.space_ = space = RowSpace(normalize=False).fit(X[chosen])
-        Z = np.zeros((len(X), space.rank_), np.float32)
-        Z[chosen], new = space.coordinates_, np.setdiff1d(held, chosen)
-        if len(new):
-            Z[new] = space.transform(X[new])
-        return Z
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float64]:
         """Return class probabilities ``(m, classes)``."""
@@ -206,8 +194,8 @@ class DenseHead(Head):
 
     def _batch_size(self, rows: int) -> int:
         """Return how many of the training rows a step takes."""
-        whole = _PLAIN_BATCH if self.plain else min(_ROWSPACE_BATCH, -(-rows // _BATCHES))
-        return self.batch_size or whole
+        suited = _PLAIN_BATCH if self.plain else min(_ROWSPACE_BATCH, -(-rows // _BATCHES))
+        return self.batch_size or suited
 
     def _grid(self) -> list[tuple[Any, ...]]:
         """Return units, dropout, learning rate and seed of every network to train."""
@@ -215,7 +203,8 @@ class DenseHead(Head):
         seeds = range(self.random_state, self.random_state + self.starts)
         units = map(int, np.atleast_1d(self.units))
         dropout, rates = np.atleast_1d(self.dropout), np.atleast_1d(rate)
-        return list(product(units, map(float, dropout), map(float, rates), seeds))
+        every = product(units, map(float, dropout), map(float, rates), seeds)
+        return list(dict.fromkeys(every))  # a value that is given twice is trained once
 
     def _varied(self) -> set[str]:
         """Return the names of the settings of which there are several."""
@@ -251,6 +240,15 @@ class DenseHead(Head):
 def _some(rows: Training, which: NDArray[np.bool_]) -> tuple[Int, NDArray[Any] | None]:
     """Return codes and groups of some rows."""
     return rows.codes[which], None if rows.groups is None else rows.groups[which]
+
+
+def _coordinates(space: RowSpace, X: Single, chosen: Int, held: Int) -> Single:
+    """Return coordinates ``(n, rank)`` of the rows a space was found on and of new ones; 0 else."""
+    Z = np.zeros((len(X), space.rank_), np.float32)
+    Z[chosen], new = space.coordinates_, np.setdiff1d(held, chosen)
+    if len(new):
+        Z[new] = space.transform(X[new])
+    return Z
 
 
 def _best(trained: list[Trained]) -> int:

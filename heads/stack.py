@@ -11,7 +11,7 @@ import contextlib
 import random
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
 import numpy as np
@@ -67,8 +67,8 @@ class Trained:
     Attributes
     ----------
     weights : tuple of ndarray
-        Of shapes ``(d, units)``, ``(units,)``, ``(units, k)`` and ``(k,)``; of networks trained
-        side by side only the one with the lowest loss has them.
+        Of shapes ``(d, units)``, ``(units,)``, ``(units, k)`` and ``(k,)``; of several networks
+        only one that was the best of all so far has them, the best of all among them.
     loss : float
         Log loss on the held-out rows, at the best epoch.
     epoch : int
@@ -121,15 +121,15 @@ def train(
     """
     training = _Training(rows, networks, schedule)
     heats, epochs = _heats(networks), schedule.epochs
-    everyone = _groups(range(len(networks)))
     if len(heats) == len(networks) or epochs <= _HEAT:
+        everyone = _groups(range(len(networks)))
         training.run(everyone, range(1, epochs + 1), _part(progress, 0, 1))
         return training.known
     raced = len(networks) * _HEAT
     share = raced / (raced + len(heats) * (epochs - _HEAT))
     leaders = training.run(heats, range(1, _HEAT + 1), _part(progress, 0, share))
-    finals = _groups(list(leaders))
-    training.run(finals, range(_HEAT + 1, epochs + 1), _part(progress, share, 1), leaders)
+    finals, tell = _groups(list(leaders)), _part(progress, share, 1)
+    training.run(finals, range(_HEAT + 1, epochs + 1), tell, leaders)
     return training.known
 
 
@@ -145,21 +145,19 @@ class _Training:
 
     Attributes
     ----------
-    rows, networks, schedule
-        As for `train`.
-    X : ndarray
-        Rows as they are multiplied.
     known : list of Trained
         The best of each network so far.
     """
 
     def __init__(self, rows: Examples, networks: Sequence[Network], schedule: Schedule) -> None:
-        self.rows, self.networks, self.schedule = rows, networks, schedule
-        self.X = _with_ones(rows.X)
+        self._rows, self._networks, self._schedule = rows, networks, schedule
         self.known = [Trained((), np.inf, 0)] * len(networks)
-        self._on_device = ops.cast(self.X, _dtype())
+        X = _with_ones(rows.X)
+        self._X = ops.cast(X, _dtype())
         outputs = 1 if rows.codes.max() == 1 else int(rows.codes.max()) + 1
-        self._shape = rows.X.shape[1], self.X.shape[1], outputs
+        self._sizes = Sizes(rows.X.shape[1], X.shape[1], outputs)
+        filled = np.resize(rows.held, _filled(len(rows.held), _ROWS))
+        self._held_out = ops.convert_to_tensor(X[filled])
 
     def run(
         self,
@@ -168,30 +166,56 @@ class _Training:
         tell: Callable[[float], None],
         begun: Mapping[int, Begun] | None = None,
     ) -> dict[int, Begun]:
-        """Train groups of networks for some epochs; return how far each one's leader has come."""
+        """Train groups of networks for some epochs; return how far each one's leader has come.
+
+        The leader is the network with the lowest loss at the end, of those that are not finished.
+        """
         leaders = {}
         for number, group in enumerate(groups):
             stack = Stack(
-                [self.networks[n] for n in group],
-                len(groups[0]),
-                self._shape,
+                [self._networks[n] for n in group],
+                max(map(len, groups)),
+                self._sizes,
                 [begun[n] for n in group] if begun else None,
             )
-            watch = _Watch(self, stack, group)
             # All groups take the same batches; those of equal units drop them out by the same draw.
-            seed = self.networks[0].seed, epochs.start
-            batches = _batches(self.rows, self.schedule.batch_size, stack.units, seed)
+            seed = self._networks[0].seed, epochs.start
+            batches = _batches(self._rows, self._schedule.batch_size, stack.units, seed)
             for epoch in epochs:
                 for batch in next(batches):
-                    stack.state = step.step(stack.state, self._on_device, batch, stack.places)
-                over = watch.look(epoch)
+                    stack.state = step.step(stack.state, self._X, batch, stack.places)
+                loss = self._look(epoch, stack, group)
+                going = self._going(epoch, group)
                 tell((number + (epoch + 1 - epochs.start) / len(epochs)) / len(groups))
-                if over:
+                if not any(going):
                     break
-            if epochs.stop <= self.schedule.epochs:
-                lead = min(range(len(group)), key=lambda h: self.known[group[h]].loss)
+            if any(going):
+                lead = int(np.argmin(np.where(going & np.isfinite(loss), loss, np.inf)))
                 leaders[group[lead]] = stack.begun(lead)
         return leaders
+
+    def _going(self, epoch: int, group: Sequence[int]) -> NDArray[np.bool_]:
+        """Say which have been best within `patience` epochs: the others are finished.
+
+        So they would be alone, whatever they do while others go on.
+        """
+        best = np.array([self.known[number].epoch for number in group])
+        return epoch - best < self._schedule.patience
+
+    def _look(self, epoch: int, stack: Stack, group: Sequence[int]) -> NDArray[np.float64]:
+        """Measure a group on the held-out rows; keep the weights of the best of all networks."""
+        held = self._rows.held
+        logits = step.logits(stack.state, self._held_out)[: len(held), : len(group)]
+        loss = _losses(logits, self._rows.codes[held], self._rows.weight[held])
+        least = min(trained.loss for trained in self.known)
+        going = self._going(epoch - 1, group)
+        better = [h for h, n in enumerate(group) if going[h] and loss[h] < self.known[n].loss]
+        for h in better:
+            self.known[group[h]] = Trained((), float(loss[h]), epoch)
+        best = min(better, key=loss.__getitem__, default=None)
+        if best is not None and loss[best] < least:  # others' weights nobody asks for
+            self.known[group[best]] = replace(self.known[group[best]], weights=stack.separate(best))
+        return loss
 
 
 def _dtype() -> str:
@@ -241,22 +265,32 @@ def _batches(
         yield map(batch, order.permutation(steps * each).reshape(steps, each))
 
 
-def _groups(numbers: Sequence[int]) -> list[Sequence[int]]:
+def _groups(numbers: Sequence[int]) -> list[list[int]]:
     """Return as few groups as can be of networks to train side by side, of nearly equal size.
 
     Examples
     --------
-    >>> _groups(range(10))
-    [range(0, 4), range(4, 8), range(8, 10)]
+    >>> _groups(range(9))
+    [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
     """
-    size = -(-len(numbers) // -(-len(numbers) // _TOGETHER))
-    return [numbers[first : first + size] for first in range(0, len(numbers), size)]
+    if not numbers:
+        return []
+    parts = np.array_split(np.array(numbers), -(-len(numbers) // _TOGETHER))
+    return [part.tolist() for part in parts]
 
 
-def _heats(networks: Sequence[Network]) -> list[Sequence[int]]:
+def _heats(networks: Sequence[Network]) -> list[list[int]]:
     """Return groups of the numbers of networks that differ in their seed alone."""
     alike = groupby(range(len(networks)), key=lambda number: replace(networks[number], seed=0))
     return [heat for _, numbers in alike for heat in _groups(list(numbers))]
+
+
+class Sizes(NamedTuple):
+    """Numbers of features, of weights that a unit has room for, and of outputs."""
+
+    features: int
+    room: int
+    outputs: int
 
 
 class Stack:
@@ -264,6 +298,7 @@ class Stack:
 
     Attributes
     ----------
+    networks : tuple of Network
     units : int
         Of each place; a network of fewer leaves some unused.
     state : step.State
@@ -274,32 +309,25 @@ class Stack:
         self,
         networks: Sequence[Network],
         count: int,
-        shape: tuple[int, int, int],
+        sizes: Sizes,
         begun: Sequence[Begun] | None = None,
     ) -> None:
-        """Draw first weights of networks for `count` places, or go on with those that have begun.
-
-        `shape` is the number of features, of a unit's weights, those that only fill up among them,
-        and of outputs.
-        """
-        self.networks, (self._features, rows, outputs) = tuple(networks), shape
-        self.units = units = max(network.units for network in networks)
-        shapes = (count, units, rows), (count, units, outputs), (count, outputs)
+        """Make `count` places, and draw networks' first weights or go on from what has begun."""
+        self.networks, self._features = tuple(networks), sizes.features
+        self.units = max(network.units for network in networks)
+        shapes = (
+            (count, self.units, sizes.room),
+            (count, self.units, sizes.outputs),
+            (count, sizes.outputs),
+        )
         if begun:
-            inner, outer, last = (
-                step.Weight(*(_side_by_side(parts, whole) for parts in zip(*each, strict=True)))
-                for whole, each in zip(
-                    shapes, zip(*(b.weights for b in begun), strict=True), strict=True
-                )
-            )
-            inner = step.Weight(*(part.reshape(-1, rows) for part in inner))
-            self.state = step.resume(inner, outer, last, begun[0].steps, _dtype())
+            self.state = _beside(begun, shapes)
         else:
-            first, second = (np.zeros(whole, np.float32) for whole in shapes[:2])
+            inner, outer = (np.zeros(shape, np.float32) for shape in shapes[:2])
             for h, network in enumerate(networks):
-                mine = first[h, : network.units, : self._features], second[h, : network.units]
+                mine = inner[h, : network.units, : sizes.features], outer[h, : network.units]
                 _draw_first_weights(*mine, network.seed)
-            self.state = step.start(first.reshape(-1, rows), second, _dtype())
+            self.state = step.start(inner.reshape(-1, sizes.room), outer, _dtype())
         rate = np.zeros(count, np.float32)
         rate[: len(networks)] = [network.learning_rate for network in networks]
         keep = _keep(networks, self.units)
@@ -325,12 +353,18 @@ class Stack:
         return tuple(map(ops.convert_to_numpy, mine))
 
 
-def _side_by_side(parts: Sequence[Single], shape: tuple[int, ...]) -> Single:
-    """Return arrays as one of this shape, each at the beginning of its place."""
-    whole = np.zeros(shape, np.float32)
-    for place, part in zip(whole, parts, strict=False):
-        place[tuple(map(slice, part.shape))] = part
-    return whole
+def _beside(begun: Sequence[Begun], shapes: Sequence[tuple[int, ...]]) -> step.State:
+    """Return networks that have begun side by side, their layers in arrays of these shapes."""
+    layers = []
+    for layer, shape in enumerate(shapes):
+        whole = step.Weight(*(np.zeros(shape, np.float32) for _ in step.Weight._fields))
+        for h, network in enumerate(begun):
+            for place, part in zip(whole, network.weights[layer], strict=True):
+                place[(h, *map(slice, part.shape))] = part
+        layers.append(whole)
+    inner, outer, last = layers
+    inner = step.Weight(*(part.reshape(-1, part.shape[-1]) for part in inner))
+    return step.resume(inner, outer, last, begun[0].steps, _dtype())
 
 
 def _draw_first_weights(inner: Single, outer: Single, seed: int) -> None:
@@ -438,42 +472,12 @@ def _held_loss(model: Any, held: Iterable[Batch]) -> float:
     return loss / total
 
 
-class _Watch:
-    """Looks at a group's losses on held-out rows, and keeps the weights of the best of all groups.
-
-    A network that has not become better for `patience` epochs is finished, as it would be alone,
-    whatever it does while others go on.
-    """
-
-    def __init__(self, training: _Training, stack: Stack, group: Sequence[int]) -> None:
-        self._stack, self._group, rows = stack, group, training.rows
-        self._known, self._patience = training.known, training.schedule.patience
-        self._codes, self._weight = rows.codes[rows.held], rows.weight[rows.held]
-        filled = np.resize(rows.held, _filled(len(rows.held), _ROWS))
-        self._X = ops.convert_to_tensor(training.X[filled])
-
-    def look(self, epoch: int) -> bool:
-        """Measure every network that is not finished; return whether all are."""
-        logits = step.logits(self._stack.state, self._X)[: len(self._codes)]
-        loss = _losses(logits, self._codes, self._weight)
-        least = min(trained.loss for trained in self._known)
-        own = [self._known[number] for number in self._group]
-        going = [epoch - 1 - trained.epoch < self._patience for trained in own]
-        better = [h for h, on in enumerate(going) if on and loss[h] < own[h].loss]
-        for h in better:
-            self._known[self._group[h]] = Trained((), float(loss[h]), epoch)
-        leader = min(better, key=loss.__getitem__, default=None)
-        if leader is not None and loss[leader] < least:  # others' weights nobody asks for
-            weights = self._stack.separate(leader)
-            self._known[self._group[leader]] = Trained(weights, float(loss[leader]), epoch)
-        return all(epoch - self._known[n].epoch >= self._patience for n in self._group)
-
-
 def _losses(logits: Single, codes: Int, weight: NDArray[Any]) -> NDArray[np.float64]:
     """Return the weighted log loss of each network ``(networks,)``."""
     scores = logits.astype(np.float64)
     if scores.shape[2] == 1:
         scores = np.concatenate([np.zeros_like(scores), scores], axis=2)
     mine = np.take_along_axis(scores, codes[:, None, None], 2)[..., 0]
-    loss = np.logaddexp.reduce(scores, axis=2) - mine
+    with np.errstate(invalid="ignore"):  # of a network that has overflowed
+        loss = np.logaddexp.reduce(scores, axis=2) - mine
     return np.average(loss, axis=0, weights=weight)

@@ -62,7 +62,7 @@ class Places(NamedTuple):
 
     Attributes
     ----------
-    last : array of shape (1 or c, u, 1), uint16
+    limit : array of shape (1 or c, u, 1), uint16
         Largest draw by which a unit is kept.
     scale : array of shape (1 or c, u, 1), float32
         What makes up for the draws by which it is not; 0 where there is no unit.
@@ -70,7 +70,7 @@ class Places(NamedTuple):
         Adam's learning rate; 0 where there is no network.
     """
 
-    last: NDArray[np.uint16]
+    limit: NDArray[np.uint16]
     scale: NDArray[np.float32]
     rate: NDArray[np.float32]
 
@@ -78,9 +78,9 @@ class Places(NamedTuple):
     def of(cls, keep: NDArray[np.float32], rate: NDArray[np.float32]) -> Places:
         """Return places from the share of draws ``(1 or c, u)`` by which each unit is kept."""
         share = keep[:, :, None]
-        last = np.clip(np.ceil(share * 2**16) - 1, 0, 2**16 - 1).astype(np.uint16)
+        limit = np.maximum(np.ceil(share * 2**16) - 1, 0).astype(np.uint16)
         scale = np.where(share > 0, 1 / np.maximum(share, 1e-6), 0)
-        return cls(last, scale.astype(np.float32), rate)
+        return cls(limit, scale.astype(np.float32), rate)
 
 
 class Batch(NamedTuple):
@@ -91,14 +91,24 @@ class Batch(NamedTuple):
     numbers, codes, weight : array of shape (b,)
         Row numbers, classes, and shares of the loss.
     drawn : array of shape (u, b), uint16
-        By which units drop out, in all networks alike. Inside a step: which are kept, of shape
-        (1 or c, u, b), bool.
+        By which units drop out, in all networks alike.
     """
 
     numbers: Any
     codes: Any
     weight: Any
     drawn: Any
+
+
+class _Taken(NamedTuple):
+    """What a step takes: rows of a batch, ``(1 or c, u, b)`` units that are kept, and places."""
+
+    numbers: Any
+    codes: Any
+    weight: Any
+    kept: Any
+    scale: Any
+    rate: Any
 
 
 def start(inner: Any, outer: Any, dtype: str) -> State:
@@ -152,41 +162,38 @@ def _compiled(function: Callable[..., Any], *, xla: bool) -> Callable[..., Any]:
     return lambda state, *rest: (state, fast(state, *rest))
 
 
-def _step(state: State, X: Any, batch: Batch, places: Places) -> tuple[State, None]:
-    batch = Batch(*map(ops.convert_to_tensor, batch))
-    places = Places(*map(ops.convert_to_tensor, places))
-    x = ops.take(X, batch.numbers, axis=0)
+def _step(state: State, X: Any, taken: _Taken) -> tuple[State, None]:
+    taken = _Taken(*map(ops.convert_to_tensor, taken))
+    x = ops.take(X, taken.numbers, axis=0)
     steps = state.steps + 1
     before = ops.matmul(state.rounded, ops.transpose(x))
-    outer, last, slope = _between(state, before, steps, batch, places)
+    outer, last, slope = _between(state, before, steps, taken)
     firsts = state.inner, state.rounded
-    (inner, rounded), _ = _move(firsts, ops.matmul(slope, x), steps, places.rate)
+    (inner, rounded), _ = _move(firsts, ops.matmul(slope, x), steps, taken.rate)
     return State(inner, rounded, outer, last, steps), None
 
 
-def _between(
-    state: State, before: Any, steps: Any, batch: Batch, places: Places
-) -> tuple[Weight, Weight, Any]:
+def _between(state: State, before: Any, steps: Any, taken: _Taken) -> tuple[Weight, Weight, Any]:
     """Return the second layers moved, and the gradient in what comes before the hidden units."""
     outer, last = state.outer, state.last
     (count, units, k), dtype = outer.value.shape, before.dtype
     before = ops.reshape(before, (count, units, -1))
     zero = ops.zeros((), dtype)
-    passed = ops.logical_and(before > 0, batch.drawn)
-    kept, weights = ops.where(passed, before, zero), ops.cast(outer.value * places.scale, dtype)
+    passed = ops.logical_and(before > 0, taken.kept)
+    kept, weights = ops.where(passed, before, zero), ops.cast(outer.value * taken.scale, dtype)
     logits = ops.matmul(ops.transpose(weights, (0, 2, 1)), kept)
     logits = ops.cast(logits, "float32") + last.value[:, :, None]
     if k == 1:
-        error = ops.sigmoid(logits) - ops.cast(batch.codes, "float32")
+        error = ops.sigmoid(logits) - ops.cast(taken.codes, "float32")
     else:
-        error = ops.softmax(logits, axis=1) - ops.one_hot(batch.codes, k, axis=0)
-    error = error * batch.weight
+        error = ops.softmax(logits, axis=1) - ops.one_hot(taken.codes, k, axis=0)
+    error = error * taken.weight
     back = ops.cast(error, dtype)
     by_outer = ops.matmul(kept, ops.transpose(back, (0, 2, 1)))
-    by_outer = ops.cast(by_outer, "float32") * places.scale
+    by_outer = ops.cast(by_outer, "float32") * taken.scale
     slope = ops.where(passed, ops.matmul(weights, back), zero)
     slope = ops.reshape(slope, (count * units, -1))
-    rate = places.rate[:, None]
+    rate = taken.rate[:, None]
     moved_outer = _adam(outer, by_outer, steps, rate[:, None])
     return moved_outer, _adam(last, ops.sum(error, axis=2), steps, rate), slope
 
@@ -231,8 +238,9 @@ _judge = _compiled(_logits_of, xla=bool(gpus()))
 
 def step(state: State, X: Any, batch: Batch, places: Places) -> State:
     """Return the networks after a step on some rows of X ``(n, d)``, which has products' dtype."""
-    kept = batch.drawn <= places.last
-    return _take_step(state, X, batch._replace(drawn=kept), places)[0]  # type: ignore[no-any-return]
+    kept = batch.drawn <= places.limit
+    taken = _Taken(batch.numbers, batch.codes, batch.weight, kept, places.scale, places.rate)
+    return _take_step(state, X, taken)[0]  # type: ignore[no-any-return]
 
 
 def logits(state: State, X: Any) -> NDArray[np.float32]:

@@ -83,6 +83,21 @@ def test_a_grid_is_one_program_and_the_best_is_kept(rows: Any) -> None:
     assert min(fast) < min(slow)
 
 
+def test_a_value_that_is_given_twice_is_trained_once(rows: Any) -> None:
+    X, y, _, _ = rows
+    head = DenseHead(units=[4, 8, 8], learning_rate=[1e-3, 1e-3], epochs=4).fit(X, y)
+    assert [settings["units"] for settings, _ in head.losses_] == [4, 8]
+
+
+def test_a_fit_that_fails_leaves_the_head_as_it_was(rows: Any) -> None:
+    X, y, new, _ = rows
+    head = DenseHead(units=8, epochs=2).fit(X, y)
+    before = head.predict_proba(new)
+    with pytest.raises(ValueError, match="NaN"):
+        head.fit(np.full_like(X, np.nan), y)
+    assert (head.predict_proba(new) == before).all()
+
+
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
 def test_a_network_of_a_grid_is_what_it_is_alone(rows: Any, dropout: float) -> None:
     """A network learns the same beside others as alone, in whatever group."""

@@ -158,7 +158,7 @@ def test_a_unit_is_kept_by_its_share_of_the_draws(step: ModuleType) -> None:
     draws = np.arange(1 << 16, dtype=np.uint16)
     keep = np.array([[1, 0.75, 2**-16, 0]], np.float32)
     places = step.Places.of(keep, np.ones(1, np.float32))
-    shares = (draws <= places.last).mean(axis=2)[0]
+    shares = (draws <= places.limit).mean(axis=2)[0]
     assert (shares[:3] == keep[0, :3]).all()
     np.testing.assert_allclose(places.scale[0, :, 0] * keep[0], [1, 1, 1, 0])
 
