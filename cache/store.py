@@ -391,9 +391,12 @@ class Store:
         name = next(iter(layers)) if layer is None else layer
         if name not in layers:
             cut, _, pool = name.partition(".")
+            pooled = [each for each in POOLS if f"{cut}.{each}" in layers]
+            here = f"; it is there pooled (pool={pooled[0]!r})" if pooled and not pool else ""
+            wanted = f"--layer {cut} --pool {pool or 'none'}"
             raise LayerError(
-                f"layer {name!r} is not in {self.path}, which has {', '.join(layers)}; add it "
-                f"with: headstart extract DATA -o {self.path} --layer {cut} --pool {pool or 'none'}"
+                f"layer {name!r} is not in {self.path}, which has {', '.join(layers)}{here}; "
+                f"add it with: headstart extract DATA -o {self.path} {wanted}"
             )
         return layers[name]
 

@@ -51,7 +51,6 @@ def class_weights(given: ClassWeight, classes: Sequence[str]) -> ClassWeight:
         raise HeadError(f"class_weight must be a dict of weights or 'balanced'; found {given!r}")
     numbers = {name: number for number, name in enumerate(classes)}
     weights = dict.fromkeys(range(len(classes)), 1.0)
-    weight: Any
     for key, weight in given.items():
         number = numbers.get(key, key)
         if number not in weights:
@@ -59,10 +58,15 @@ def class_weights(given: ClassWeight, classes: Sequence[str]) -> ClassWeight:
                 f"class_weight names {key!r}, which is not a class; "
                 f"classes are {', '.join(classes)}"
             )
-        if not (isinstance(weight, int | float | np.number) and 0 < weight < np.inf):
-            raise HeadError(f"class_weight of {key!r} must be above 0; found {weight!r}")
+        _check_weight(key, weight)
         weights[number] = float(weight)
     return weights
+
+
+def _check_weight(key: Any, weight: Any) -> None:
+    """Raise HeadError unless it is a number above 0."""
+    if not (isinstance(weight, int | float | np.number) and 0 < weight < np.inf):
+        raise HeadError(f"class_weight of {key!r} must be above 0; found {weight!r}")
 
 
 def weighted(weights: ClassWeight, classes: Sequence[str]) -> str:
@@ -166,8 +170,11 @@ class Head(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise HeadError(
                 f"a classifier needs rows of two classes or more; found {len(self.classes_)} class"
             )
+        given = getattr(self, "class_weight", None)
+        for key, each in given.items() if isinstance(given, Mapping) else ():
+            _check_weight(key, each)
         class_weight = compute_class_weight(
-            getattr(self, "class_weight", None),
+            given,
             classes=self.classes_,
             y=labels,
             sample_weight=weight,

@@ -71,6 +71,11 @@ class Curve:
         mine = [point.accuracy for point in self.points if point.head == head]
         return mine[-1] - mine[-2] if len(mine) > 1 else 0.0
 
+    def last_step(self, head: str) -> str:
+        """Return the gain as a cell of a table; of a single point there is none."""
+        several = sum(point.head == head for point in self.points) > 1
+        return f"{self.gain(head):+.3f}" if several else "-"
+
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold."""
         return {"protocol": self.protocol, "points": [asdict(point) for point in self.points]}
@@ -97,7 +102,7 @@ class Curve:
         found = {(point.head, point.rows): f"{point.accuracy:.3f}" for point in self.points}
         cells = [["rows", *(f"{size:,}" for size in sizes), "last step"]]
         cells += [
-            [head, *(found.get((head, size), "-") for size in sizes), f"{self.gain(head):+.3f}"]
+            [head, *(found.get((head, size), "-") for size in sizes), self.last_step(head)]
             for head in heads
         ]
         return cells

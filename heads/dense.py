@@ -176,20 +176,22 @@ class DenseHead(Head):
 
     def _check(self) -> None:
         """Raise HeadError for the first parameter that is out of range."""
-        expected = {
-            "units": ("1 or more", lambda v: v >= 1 and v == int(v)),
+        expected: dict[str, tuple[str, Callable[[Any], bool]]] = {
+            "units": ("whole numbers, 1 or more", _counts),
             "dropout": ("0 or more, below 1", lambda v: 0 <= v < 1),
-            "learning_rate": ("above 0", lambda v: v > 0),
-            "starts": ("1 or more", lambda v: v >= 1),
-            "batch_size": ("1 or more", lambda v: v >= 1),
-            "epochs": ("1 or more", lambda v: v >= 1),
-            "patience": ("1 or more", lambda v: v >= 1),
+            "learning_rate": ("above 0", lambda v: 0 < v <= np.finfo(np.float32).max),
+            "starts": ("a whole number, 1 or more", _counts),
+            "batch_size": ("a whole number, 1 or more", _counts),
+            "epochs": ("a whole number, 1 or more", _counts),
+            "patience": ("a whole number, 1 or more", _counts),
             "validation": ("above 0, at most 0.5", lambda v: 0 < v <= 0.5),
         }
         for name, (words, fits) in expected.items():
             value = getattr(self, name)
-            each = np.atleast_1d(value).tolist()
-            if value is not None and not (each and all(map(fits, each))):
+            each = np.atleast_1d(value)
+            several = name in {"units", "dropout", "learning_rate"}
+            known = each.ndim == 1 and each.dtype.kind in "iuf" and (several or np.ndim(value) == 0)
+            if value is not None and not (known and len(each) and all(map(fits, each))):
                 raise HeadError(f"{name} must be {words}; found {value!r}")
 
     def _batch_size(self, rows: int) -> int:
@@ -199,7 +201,8 @@ class DenseHead(Head):
 
     def _grid(self) -> list[tuple[Any, ...]]:
         """Return units, dropout, learning rate and seed of every network to train."""
-        rate = self.learning_rate or (_PLAIN_RATE if self.plain else _ROWSPACE_RATE)
+        usual = _PLAIN_RATE if self.plain else _ROWSPACE_RATE
+        rate = usual if self.learning_rate is None else self.learning_rate
         seeds = range(self.random_state, self.random_state + self.starts)
         units = map(int, np.atleast_1d(self.units))
         dropout, rates = np.atleast_1d(self.dropout), np.atleast_1d(rate)
@@ -242,6 +245,11 @@ def _some(rows: Training, which: NDArray[np.bool_]) -> tuple[Int, NDArray[Any] |
     return rows.codes[which], None if rows.groups is None else rows.groups[which]
 
 
+def _counts(value: Any) -> bool:
+    """Say whether something can be counted with it."""
+    return bool(value >= 1 and value == int(value))
+
+
 def _coordinates(space: RowSpace, X: Single, chosen: Int, held: Int) -> Single:
     """Return coordinates ``(n, rank)`` of the rows a space was found on and of new ones; 0 else."""
     Z = np.zeros((len(X), space.rank_), np.float32)
@@ -261,5 +269,8 @@ def _best(trained: list[Trained]) -> int:
     """
     kept = [n for n, result in enumerate(trained) if result.weights]
     if not kept:
-        raise HeadError("training diverged: use a smaller learning_rate")
+        raise HeadError(
+            "training diverged: use a smaller learning_rate, or scale the features, if they are "
+            "very large or very small (sklearn.preprocessing.StandardScaler)"
+        )
     return min(kept, key=lambda n: trained[n].loss)

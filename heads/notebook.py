@@ -28,7 +28,7 @@ def curve(found: Curve) -> str:
     sizes = sorted({point.rows for point in found.points})
     known = {(point.head, point.rows): f"{point.accuracy:.3f}" for point in found.points}
     rows = [
-        [head, *(known.get((head, size), "-") for size in sizes), f"{found.gain(head):+.3f}"]
+        [head, *(known.get((head, size), "-") for size in sizes), found.last_step(head)]
         for head in heads
     ]
     header = ["training rows", *(f"{size:,}" for size in sizes), "last step"]

@@ -127,6 +127,7 @@ def sweep(
     *,
     layers: Sequence[str] | None = None,
     pools: Sequence[Pool] = POOLS,
+    cv: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Sweep:
@@ -139,6 +140,8 @@ def sweep(
     layers : sequence of str, optional
         All of the store's by default.
     pools : sequence of {"none", "avg", "max"}
+    cv : int, optional
+        Folds, where there is no validation split; 5 by default.
     seed : int
         Of the folds.
     progress : callable, optional
@@ -150,7 +153,7 @@ def sweep(
         If a class has too few rows.
     """
     rows = labelled_rows(store, None)
-    split = protocol(store, rows, cv=None, seed=seed)
+    split = protocol(store, rows, cv=cv, seed=seed)
     wanted = tuple(layers or store.layers)
     judged = _Judged(len(wanted) * len(pools), progress)
 

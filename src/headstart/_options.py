@@ -416,6 +416,9 @@ def _add_sweep(verb: argparse.ArgumentParser) -> None:
     )
     verb.add_argument("--size", type=_count, help=_SIZE)
     verb.add_argument("--weights", help="weights of the base, as for extract")
+    verb.add_argument(
+        "--cv", type=_folds, help="folds, where there is no validation split (default: 5)"
+    )
     verb.add_argument("--seed", type=_seed, help="of the folds (default: 0)")
     _add_page(verb)
 

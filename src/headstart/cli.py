@@ -339,6 +339,7 @@ def _sweep(
     _say([str(found)], quiet=quiet)
     if report is not None:
         at = {"layer": found.best.layer, "pool": found.best.pool, "seed": options.get("seed", 0)}
+        at |= {"cv": options["cv"]} if "cv" in options else {}
         _page_of(found.store, report, quiet=quiet, sweep=found, heads=("logreg", "svm"), **at)
     _write_json(json, found.to_dict())
     return 0
@@ -430,7 +431,7 @@ _RUN: dict[str, Callable[..., int]] = {
     "report": _report,
 }
 #: The verbs that have --cv.
-_WITH_FOLDS = (_compare, _train, _report)
+_WITH_FOLDS = (_compare, _train, _sweep, _report)
 
 
 if __name__ == "__main__":

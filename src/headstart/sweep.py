@@ -25,6 +25,7 @@ def sweep(
     layers: Sequence[str] = LAYERS,
     size: int | None = None,
     weights: str | None = None,
+    cv: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Sweep:
@@ -41,6 +42,8 @@ def sweep(
         In the order of the table.
     size, weights
         As for `headstart.extract`.
+    cv
+        Folds, where there is no validation split; 5 by default.
     seed
         Of the folds.
     progress
@@ -56,4 +59,4 @@ def sweep(
     place = Path(f"{Path(data).absolute().name}.sweep") if store is None else Path(store)
     settings = Settings(layers=tuple(layers), pool="none", size=size, weights=weights)
     filled, _ = fill_store(data, place, settings, progress=progress)
-    return judge(filled, layers=layers, seed=seed, progress=progress)
+    return judge(filled, layers=layers, cv=cv, seed=seed, progress=progress)

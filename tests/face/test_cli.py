@@ -232,7 +232,7 @@ def test_bad_datasets(
 def test_a_number_of_folds_is_advised_where_it_can_be_asked_for(
     pets: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Too few pictures for five folds: ``compare`` has ``--cv``, ``sweep`` has not."""
+    """Too few pictures for five folds: ``compare`` and ``sweep`` have ``--cv``, and take it."""
     for folder in pets.iterdir():
         for picture in sorted(folder.iterdir())[3:]:
             picture.unlink()
@@ -243,7 +243,8 @@ def test_a_number_of_folds_is_advised_where_it_can_be_asked_for(
     options = ["-o", str(tmp_path / "swept"), "--size", "75", "--weights", "random"]
     options += ["--layer", "mixed7", "--quiet"]
     assert cli.main(["sweep", str(pets), *options]) == 1
-    assert capsys.readouterr().err.endswith("too few for 5 folds: add pictures\n")
+    assert capsys.readouterr().err.endswith("too few for 5 folds: add pictures, or use --cv 3\n")
+    assert cli.main(["sweep", str(pets), *options, "--cv", "3"]) == 0
 
 
 @pytest.mark.skipif(os.getuid() == 0, reason="the superuser reads everything")

@@ -43,6 +43,13 @@ def test_all_rows_give_what_the_comparison_gives(make_store: Make, draw: Make) -
     assert {p.head: p.accuracy for p in curve.points if p.rows == 72} == table
 
 
+def test_a_single_point_is_no_step(make_store: Make, draw: Make) -> None:
+    """What more rows would buy was not measured then."""
+    curve = learning_curve(make_store(*draw(60)), ["ncm"], shares=[1.0], cv=3)
+    assert str(curve).splitlines()[-1].split()[-1] == "-"
+    assert ">-<" in curve._repr_html_()
+
+
 def test_classes_are_weighted_by_name(make_store: Make, draw: Make) -> None:
     """As in the table, and the protocol says so."""
     store = make_store(*draw(90, signal=0.2))

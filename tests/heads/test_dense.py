@@ -83,6 +83,19 @@ def test_a_grid_is_one_program_and_the_best_is_kept(rows: Any) -> None:
     assert min(fast) < min(slow)
 
 
+def test_settings_may_be_arrays(rows: Any) -> None:
+    X, y, _, _ = rows
+    varied: dict[str, Any] = {"units": np.array([4, 8]), "learning_rate": np.array([1e-3, 1e-2])}
+    assert len(DenseHead(**varied, epochs=2).fit(X, y).losses_) == 4
+
+
+@pytest.mark.parametrize("weight", [0, -1, np.nan, np.inf, "5"])
+def test_weights_of_classes_are_numbers_above_zero(rows: Any, weight: Any) -> None:
+    X, y, _, _ = rows
+    with pytest.raises(HeadError, match="class_weight of 1 must be above 0; found"):
+        DenseHead(class_weight={0: 1.0, 1: weight}).fit(X, y)
+
+
 def test_a_value_that_is_given_twice_is_trained_once(rows: Any) -> None:
     X, y, _, _ = rows
     head = DenseHead(units=[4, 8, 8], learning_rate=[1e-3, 1e-3], epochs=4).fit(X, y)
@@ -243,6 +256,16 @@ def _pairs(rows: Any) -> list[int]:
         {"batch_size": 0},
         {"epochs": 0},
         {"validation": 2},
+        {"starts": [1, 2]},
+        {"starts": 2.5},
+        {"epochs": 2.5},
+        {"batch_size": 7.5},
+        {"units": "64"},
+        {"units": [[8, 16]]},
+        {"learning_rate": "0.001"},
+        {"learning_rate": [None, 1e-3]},
+        {"learning_rate": np.inf},
+        {"learning_rate": [1e-3, 1e39]},
     ],
 )
 def test_parameters_out_of_range_are_refused(rows: Any, wrong: dict[str, Any]) -> None:

@@ -68,6 +68,10 @@ def test_a_cut_is_worth_its_bytes_where_nothing_smaller_is_as_accurate(layered: 
     assert json.loads(json.dumps(found.to_dict()))["best"]["layer"] == "mixed5"
 
 
+def test_folds_can_be_fewer(layered: Store) -> None:
+    assert sweep(layered, cv=3).protocol.startswith("3 stratified folds")
+
+
 def test_layers_can_be_chosen(layered: Store) -> None:
     """Only those are judged, in the order they are named."""
     found = sweep(layered, layers=["mixed9", "mixed5"], pools=["avg"])

@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 from sklearn.base import BaseEstimator, ClassifierMixin
 
+import fakes
 from headstart import cli
 from headstart.cache import Filling, Rows, Spec, Store
-from headstart.errors import HeadError, HeadstartError, MissingExtraError
+from headstart.errors import HeadError, HeadstartError, LayerError, MissingExtraError
+from headstart.extract import Settings, fill_store
 from headstart.heads import compare
 from headstart.report import MARK, report, write_report
 from headstart.report import pictures as pictures_module
@@ -256,6 +258,19 @@ def test_a_head_without_probabilities_has_a_page(
     assert found.insight.curves == ()
     text = (tmp_path / "page.html").read_text("utf-8").split("data-json")[0]
     assert not re.search(r"\bnan\b", re.sub(r"data:image[^\"]+", "", text), flags=re.IGNORECASE)
+
+
+def test_a_layer_that_is_stored_pooled_has_a_page(
+    pictures: tuple[Path, Store], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the name of its cut and its pooling, as `compare` takes it."""
+    fakes.install(monkeypatch)
+    settings = Settings(layers=("mixed5",), pool="avg", size=16, weights="random")
+    store, _ = fill_store(pictures[0], tmp_path / "pooled", settings)
+    comparison = compare(store, ["knn"], layer="mixed5", pool="avg", cv=3)
+    assert gathered(comparison).facts.spec["pool"] == "avg"
+    with pytest.raises(LayerError, match="there pooled"):
+        compare(store, ["knn"], layer="mixed5", cv=3)
 
 
 def test_a_sample_of_many_rows_is_looked_at(

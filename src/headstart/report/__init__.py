@@ -102,7 +102,8 @@ def report(
     if sweep is True:
         from headstart.heads.sweep import sweep as judge
 
-        more["sweep"] = judge(store, seed=options.get("seed", 0), progress=progress)
+        folds = {name: options[name] for name in ("cv", "seed") if name in options}
+        more["sweep"] = judge(store, **folds, progress=progress)
     elif sweep:
         more["sweep"] = sweep
     return write_report(

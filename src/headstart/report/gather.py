@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from headstart.cache import Progress, Store
+    from headstart.cache.store import Pool
     from headstart.heads.benchmark import Benchmark
     from headstart.heads.comparison import Comparison
     from headstart.heads.curve import Curve
@@ -66,7 +67,7 @@ def gathered(
         If `data` is given and is no dataset.
     """
     store = comparison.evidence.store
-    facts = _facts(store, comparison.layer)
+    facts = _facts(store, comparison.layer, comparison.evidence.source.pool)
     found = insight(comparison, tsne=tsne, progress=progress)
     large, small = _pictured(found)
     gallery = gather(store, large, small, data=data, progress=progress)
@@ -214,9 +215,9 @@ def _warnings(comparison: Comparison, found: Insight, facts: Facts) -> Iterator[
         yield f"{count} of identical pictures have different labels: no head can be right on both."
 
 
-def _facts(store: Store, layer: str) -> Facts:
+def _facts(store: Store, layer: str, pool: Pool) -> Facts:
     held = status(store.path)
-    spec = store.catalog.layers[layer].spec
+    spec = store.stored(layer, pool)[0]
     kinds: dict[str, list[str]] = collections.defaultdict(list)
     for row in held.left_out:
         kinds[_words.kind_of(row.reason)].append(row.path)
