@@ -97,8 +97,6 @@ def _tflite(file: Path, pixels: Any) -> Any:
 
 
 _RUN = {"keras": _keras, "savedmodel": _savedmodel, "onnx": _onnx, "tflite": _tflite}
-#: Each takes half a minute, and both are held against the model on drawn pictures by default.
-_SLOW = {"savedmodel", "tflite"}
 
 
 def test_a_model_of_real_pictures_is_of_use(place: Path, predicted: dict[str, str]) -> None:
@@ -109,10 +107,7 @@ def test_a_model_of_real_pictures_is_of_use(place: Path, predicted: dict[str, st
 
 
 @pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
-@pytest.mark.parametrize(
-    "ending",
-    [pytest.param(name, marks=pytest.mark.campaign if name in _SLOW else ()) for name in _RUN],
-)
+@pytest.mark.parametrize("ending", _RUN)
 def test_every_file_names_held_out_pictures_as_the_model_does(
     place: Path, predicted: dict[str, str], ending: str
 ) -> None:
