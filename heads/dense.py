@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 #: What suits each form: the first layer of the plain one has forty times as many weights.
 _ROWSPACE_RATE, _ROWSPACE_BATCH = 1e-3, 256
 _PLAIN_RATE, _PLAIN_BATCH = 1e-4, 32
-_BATCHES = 4  # of an epoch, or more
+_BATCHES = 4  # of an epoch, or more; a few rows may make fewer
 
 
 class DenseHead(Head):
@@ -179,7 +179,10 @@ class DenseHead(Head):
         expected: dict[str, tuple[str, Callable[[Any], bool]]] = {
             "units": ("whole numbers, 1 or more", _counts),
             "dropout": ("0 or more, below 1", lambda v: 0 <= v < 1),
-            "learning_rate": ("above 0", lambda v: 0 < v <= np.finfo(np.float32).max),
+            "learning_rate": (
+                "above 0 and finite in float32",
+                lambda v: 0 < v <= np.finfo(np.float32).max,
+            ),
             "starts": ("a whole number, 1 or more", _counts),
             "batch_size": ("a whole number, 1 or more", _counts),
             "epochs": ("a whole number, 1 or more", _counts),
@@ -191,7 +194,8 @@ class DenseHead(Head):
             each = np.atleast_1d(value)
             several = name in {"units", "dropout", "learning_rate"}
             known = each.ndim == 1 and each.dtype.kind in "iuf" and (several or np.ndim(value) == 0)
-            if value is not None and not (known and len(each) and all(map(fits, each))):
+            own = value is None and name in {"learning_rate", "batch_size"}
+            if not own and not (known and len(each) and all(map(fits, each))):
                 raise HeadError(f"{name} must be {words}; found {value!r}")
 
     def _batch_size(self, rows: int) -> int:

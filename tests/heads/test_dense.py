@@ -257,6 +257,8 @@ def _pairs(rows: Any) -> list[int]:
         {"epochs": 0},
         {"validation": 2},
         {"starts": [1, 2]},
+        {"epochs": None},
+        {"dropout": None},
         {"starts": 2.5},
         {"epochs": 2.5},
         {"batch_size": 7.5},
