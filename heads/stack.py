@@ -122,13 +122,13 @@ def train(
     training = _Training(rows, networks, schedule)
     heats, epochs = _heats(networks), schedule.epochs
     if len(heats) == len(networks) or epochs <= _HEAT:
-        everyone = _groups(range(len(networks)))
+        everyone = _groups(_by_pace(range(len(networks)), networks))
         training.run(everyone, range(1, epochs + 1), _part(progress, 0, 1))
         return training.known
     raced = len(networks) * _HEAT
     share = raced / (raced + len(heats) * (epochs - _HEAT))
     leaders = training.run(heats, range(1, _HEAT + 1), _part(progress, 0, share))
-    finals, tell = _groups(list(leaders)), _part(progress, share, 1)
+    finals, tell = _groups(_by_pace(leaders, networks)), _part(progress, share, 1)
     training.run(finals, range(_HEAT + 1, epochs + 1), tell, leaders)
     return training.known
 
@@ -277,6 +277,15 @@ def _groups(numbers: Sequence[int]) -> list[list[int]]:
         return []
     parts = np.array_split(np.array(numbers), -(-len(numbers) // _TOGETHER))
     return [part.tolist() for part in parts]
+
+
+def _by_pace(numbers: Iterable[int], networks: Sequence[Network]) -> list[int]:
+    """Return numbers of networks in an order in which neighbours take about as many epochs.
+
+    A group goes on until its last network is finished: a slow one beside fast ones would make the
+    steps of all of them as many as its own.
+    """
+    return sorted(numbers, key=lambda n: (networks[n].units, networks[n].learning_rate))
 
 
 def _heats(networks: Sequence[Network]) -> list[list[int]]:

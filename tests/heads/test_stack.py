@@ -45,6 +45,24 @@ def test_more_networks_than_stand_side_by_side_take_turns(stack: ModuleType) -> 
     assert [part.shape for part in best.weights] == [(20, 8), (8,), (8, 3), (3,)]
 
 
+def test_networks_of_a_pace_stand_side_by_side(
+    stack: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However a grid comes: fast ones are not kept in training by slow ones beside them."""
+    taken: list[None] = []
+    step = stack.step.step
+
+    def counted(*arguments: Any) -> Any:
+        taken.append(None)
+        return step(*arguments)
+
+    monkeypatch.setattr(stack.step, "step", counted)
+    fast_and_slow = [stack.Network(8, 0.1 * n, r, 0) for n in range(4) for r in (1e38, 1e-3)]
+    trained = stack.train(examples(stack), fast_and_slow, stack.Schedule(30, 9, 1))
+    assert [result.epoch > 1 for result in trained] == [False, True] * 4
+    assert len(taken) <= 4 * (9 + 2)  # of four batches
+
+
 def test_starts_of_the_same_settings_race(stack: ModuleType) -> None:
     """The best after three epochs goes on, of a group of four or fewer; settings never race."""
     starts = [stack.Network(8, 0.2, 3e-3, seed) for seed in range(6)]
