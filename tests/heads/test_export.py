@@ -120,20 +120,12 @@ def _unscaled(model: Model, weights: WeightsFile) -> Any:
 
 
 def _in_training(model: Model, weights: WeightsFile) -> Any:
-    """Return a network that is exported as it is called in training."""
+    """Return a network whose base is always run as in training."""
     keras = import_keras()
     network = _right(model, weights)
     network.get_layer("base").trainable = True
-    pictures = keras.InputSpec(shape=(None, SIZE, SIZE, 3), dtype="uint8")
-
-    def export_in_training(path: Path, **_: Any) -> None:
-        archive = keras.export.ExportArchive()
-        archive.track(network)
-        archive.add_endpoint("serve", lambda x: network(x, training=True), [pictures])
-        archive.write_out(path, verbose=False)
-
-    network.export = export_in_training
-    return network
+    pictures = keras.Input(network.input_shape[1:], dtype="uint8", name="pictures")
+    return keras.Model(pictures, network(pictures, training=True))
 
 
 def _another(model: Model, weights: WeightsFile) -> Any:

@@ -71,7 +71,7 @@ def predicted(place: Path) -> dict[str, str]:
 
 
 def _keras(file: Path, pixels: Any) -> Any:
-    return import_keras().saving.load_model(file).predict(pixels, verbose=0)
+    return import_keras().saving.load_model(file).predict(pixels, 50, verbose=0)
 
 
 def _savedmodel(file: Path, pixels: Any) -> Any:
