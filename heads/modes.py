@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from headstart.extract.weights import WeightsFile
     from headstart.heads.folds import Folds
     from headstart.heads.networks import Examples
 
@@ -193,15 +194,15 @@ def base_cost(bench: Bench, layers: Sequence[str]) -> dict[str, Any]:
         milliseconds; ``usual_ms``: to the bench's own layer, as an unmodified Keras model that
         is run again in each epoch. Medians over batches.
     """
-    from headstart.extract.base import load_base
-    from headstart.extract.weights import find_weights
+    from headstart.extract.base import keras_base, load_base
 
     run = _Run(bench)
     spec, keras = run.store.spec, import_keras()
     pixels = np.load(bench.pixels, mmap_mode="r")
     starts = range(0, max(1, len(pixels) - _BATCH + 1), _BATCH)[:_BATCHES]
     batches = [np.array(pixels[first : first + _BATCH]) for first in starts]
-    base = run.base()
+    weights = run.weights()
+    base = keras_base(weights, size=spec.size)
     usual = keras.Model(base.input, base.get_layer(bench.layer).output)
 
     def milliseconds(program: Callable[[NDArray[np.uint8]], Any]) -> float:
@@ -215,7 +216,7 @@ def base_cost(bench: Bench, layers: Sequence[str]) -> dict[str, Any]:
 
     def ours(layer: str) -> Callable[[NDArray[np.uint8]], Any]:
         return load_base(
-            find_weights(bench.weights),
+            weights,
             size=spec.size,
             layers=[layer],
             engine=spec.engine,
@@ -417,17 +418,24 @@ class _Run:
 
     def base(self) -> Any:
         """Return the base as Keras has it, with its pretrained weights."""
-        from headstart.extract.base import keras_base, load_arrays
+        from headstart.extract.base import keras_base
+
+        return keras_base(self.weights(), size=self.store.spec.size)
+
+    def weights(self) -> WeightsFile:
+        """Return the weights that the store's features are of, read."""
+        from headstart.extract.base import load_arrays
         from headstart.extract.weights import find_weights
 
         weights = find_weights(self._bench.weights)
-        found, expected = load_arrays(weights).digest(), self.store.spec.weights
+        arrays, expected = load_arrays(weights), self.store.spec.weights
+        found = arrays.digest()
         if found != expected:
             raise WeightsError(
                 f"--weights {self._bench.weights} are not those of {self.store.path} "
                 f"({found[:16]}... instead of {expected[:16]}...)"
             )
-        return keras_base(weights, size=self.store.spec.size)
+        return replace(weights, arrays=arrays)
 
 
 def layer_of(mode: str, layer: str) -> str:
