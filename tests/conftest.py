@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import os
 import signal
 from typing import TYPE_CHECKING
@@ -11,10 +13,13 @@ from threadpoolctl import threadpool_limits
 
 import fakes
 from headstart.extract import _kept
+from headstart.extract import base as base_module
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from headstart.extract._arrays import Arrays
 
 # Shells let what they run in the background ignore Ctrl-C, and so would all it starts. It is to be
 # tested nevertheless.
@@ -34,8 +39,16 @@ _THREADS = (
 )
 
 
+#: Objects until garbage is looked for among the new ones, and how often before the older ones are.
+_GARBAGE = (50_000, 20, 20)
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    """Give a process one thread where several run the tests: they have all cores together."""
+    """Give a process one thread where several run the tests: they have all cores together.
+
+    It looks for garbage among all that TensorFlow is made of a few times, not hundreds.
+    """
+    gc.set_threshold(*_GARBAGE)
     if config.getoption("numprocesses", None):
         for name in _THREADS:
             os.environ.setdefault(name, "1")
@@ -77,6 +90,26 @@ def no_base_kept() -> None:
     if all(isinstance(base, fakes.FakeBase) for base in kept):
         _kept._kept.clear()
     _kept.forget()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def weights_drawn_once() -> Iterator[None]:
+    """Draw the 22 million numbers of a random base once a process; nobody may write to them."""
+    draw = base_module.random_arrays
+
+    @functools.lru_cache(maxsize=4)
+    def drawn(shapes: tuple[tuple[int, ...], ...], seed: int) -> Arrays:
+        found = draw(shapes, seed)
+        for array in (*found.kernels, *found.norms):
+            array.flags.writeable = False
+        return found
+
+    def random_arrays(shapes: Sequence[tuple[int, ...]], seed: int) -> Arrays:
+        return drawn(tuple(shapes), seed)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(base_module, "random_arrays", random_arrays)
+        yield
 
 
 @pytest.fixture
