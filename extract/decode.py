@@ -308,6 +308,8 @@ def _jpeg_essentials(data: bytes) -> tuple[bytes, bytes]:
         if marker not in _JPEG_METADATA:
             kept.append(view[at:end])
         at = end
+    if sum(map(len, kept)) == at:
+        return data, exif  # all of it: no copy
     return b"".join((*kept, view[at:])), exif
 
 

@@ -6,6 +6,7 @@ import collections
 import concurrent.futures
 import contextlib
 import hashlib
+import itertools
 import queue
 import threading
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from headstart.cache import Draft
 from headstart.errors import DataError, ImageMemoryError, UnreadableImageError
 from headstart.extract._bases import Bases, Waits
 from headstart.extract.decode import DECODING, decode
-from headstart.extract.hashing import read_file
+from headstart.extract.hashing import Recent, read_file
 from headstart.extract.places import threads
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ _SHARD_BYTES = 16 << 20
 _SHARD_ROWS = (64, 1024)
 _AHEAD_BYTES = 24 << 20  # of pixels, decoded ahead
 _MOST_AHEAD = 512
+_AT_ONCE = 4  # pictures a thread takes: to be woken for each costs a tenth of a run
 _PATIENCE = 0.1  # seconds between looks at whether the other thread is done
 _CHANGED = "changed while it was being read; run extract again"
 
@@ -90,6 +92,13 @@ class Decoder:
     The results come in the order of the jobs, so that neither the number of threads nor
     their luck decides which row a picture becomes.
 
+    Parameters
+    ----------
+    ahead
+        How many pictures at most.
+    recent
+        Where the bytes of some files are still to be had.
+
     Attributes
     ----------
     vanished
@@ -107,18 +116,21 @@ class Decoder:
         augmentation: Augmentation | None = None,
         workers: int,
         ahead: int,
+        recent: Recent | None = None,
     ) -> None:
-        self._jobs = iter(jobs)
+        self._jobs, self._left = iter(jobs), threading.Event()
+        self._recent = recent or Recent(limit=0)
         self._size, self._max_pixels, self._rule = size, max_pixels, rule
         self._augmentation = augmentation
         self.vanished: dict[str, str] = {}
         self._pool = concurrent.futures.ThreadPoolExecutor(
             threads([job.file for job in jobs], workers), "decode"
         )
-        self._waiting: collections.deque[tuple[Job, concurrent.futures.Future[_Decoded]]] = (
-            collections.deque()
-        )
-        for _ in range(ahead):
+        self._at_once = max(1, min(_AT_ONCE, ahead // (2 * workers)))
+        self._waiting: collections.deque[
+            tuple[list[Job], concurrent.futures.Future[list[_Decoded]]]
+        ] = collections.deque()
+        for _ in range(ahead // self._at_once):
             self._submit()
 
     def __enter__(self) -> Self:
@@ -127,16 +139,17 @@ class Decoder:
 
     def __exit__(self, *_: object) -> None:
         """Let go of the jobs not begun, and wait for those in hand."""
+        self._left.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def __iter__(self) -> Iterator[tuple[Job, NDArray[np.uint8] | Exception]]:
         """Yield each job with its pixels ``(views, size, size, 3)``, or why there are none."""
         while self._waiting:
-            job, future = self._waiting.popleft()
+            some, future = self._waiting.popleft()
+            for job, (result, vanished) in zip(some, future.result(), strict=True):
+                self.vanished |= vanished
+                yield job, result
             self._submit()
-            result, vanished = future.result()
-            self.vanished |= vanished
-            yield job, result
 
     def _views(self, job: Job, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         if self._augmentation is None:
@@ -144,16 +157,19 @@ class Decoder:
         return np.stack([self._augmentation.view(pixels, job.row[0], n) for n in job.views])
 
     def _submit(self) -> None:
-        job = next(self._jobs, None)
-        if job is not None:
-            self._waiting.append((job, self._pool.submit(self._decode, job)))
+        some = list(itertools.islice(self._jobs, self._at_once))
+        if some:
+            self._waiting.append((some, self._pool.submit(self._decode_all, some)))
+
+    def _decode_all(self, some: list[Job]) -> list[_Decoded]:
+        return [self._decode(job) for job in some if not self._left.is_set()]
 
     def _decode(self, job: Job) -> _Decoded:
         """Return the picture, or why there is none, and the places where it is no more."""
         vanished: dict[str, str] = {}
         for file, path in job.places:
             try:
-                data = _read(file, job.row)
+                data = self._recent.take(file) or _read(file, job.row)
             except OSError as error:
                 vanished[path] = str(error)
                 continue

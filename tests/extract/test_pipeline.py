@@ -16,8 +16,10 @@ import pytest
 import fakes
 from headstart.cache import Filling, RowId
 from headstart.cache.shard import read_head
-from headstart.extract import pipeline
+from headstart.extract import hashing, pipeline
 from headstart.extract._bases import Bases, Waits
+from headstart.extract.decode import decode
+from headstart.extract.hashing import Recent, hash_files
 from headstart.extract.pipeline import Decoder, Job, Outcome, Writer, distance, run_jobs, shard_rows
 from stores import SPEC
 
@@ -31,8 +33,9 @@ def jobs(folder: Path, count: int) -> list[Job]:
     return found
 
 
+@pytest.mark.parametrize(("workers", "ahead"), [(4, 6), (2, 16), (1, 9)])
 def test_decoder_keeps_the_order_and_its_distance(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workers: int, ahead: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Results come in the order of the jobs, and never more than `ahead` are begun early."""
     begun = 0
@@ -48,11 +51,11 @@ def test_decoder_keeps_the_order_and_its_distance(
 
     monkeypatch.setattr(pipeline, "decode", decode)
     wanted = jobs(tmp_path, 40)
-    with Decoder(wanted, size=8, max_pixels=1000, workers=4, ahead=6) as decoder:
+    with Decoder(wanted, size=8, max_pixels=1000, workers=workers, ahead=ahead) as decoder:
         for taken, (job, pixels) in enumerate(decoder):
             assert job == wanted[taken]
             assert not isinstance(pixels, Exception)
-            assert begun <= taken + 1 + 6
+            assert begun <= taken + 1 + ahead
     assert begun == 40
 
 
@@ -65,6 +68,24 @@ def test_pictures_are_decoded_ahead_within_a_bound(
 ) -> None:
     """Two batches at least, and no more than 24 MiB of pixels or 512 pictures beyond them."""
     assert distance(size, views=views, batch_size=batch, workers=2) == expected
+
+
+def test_decoder_takes_what_was_just_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes at hand are not read again; those that are not at hand are, and are checked."""
+    wanted, read, recent = jobs(tmp_path, 5), [], Recent()
+    hash_files([job.file for job in wanted[:3]], workers=1, recent=recent)
+
+    def read_file(file: Path) -> bytes:
+        read.append(file)
+        return hashing.read_file(file)
+
+    monkeypatch.setattr(pipeline, "read_file", read_file)
+    with Decoder(wanted, size=8, max_pixels=1000, workers=1, ahead=9, recent=recent) as decoder:
+        found = [pixels for _, pixels in decoder]
+    assert read == [job.file for job in wanted[3:]]
+    for job, pixels in zip(wanted, found, strict=True):
+        expected = decode(job.file.read_bytes(), 8, max_pixels=1000)  # type: ignore[union-attr]
+        np.testing.assert_array_equal(pixels, expected[None])
 
 
 def test_decoder_lets_go_when_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

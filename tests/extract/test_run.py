@@ -518,21 +518,30 @@ def test_identical_pictures_are_computed_once(pets: Path, tmp_path: Path) -> Non
     assert_rows_are_their_pictures(Store.open(tmp_path / "store"), pets)
 
 
+def change_once_hashed(monkeypatch: pytest.MonkeyPatch, *victims: Path) -> None:
+    """Write other bytes into files after they were hashed, before they are decoded."""
+
+    def hash_files(*arguments: Any, **options: Any) -> Any:
+        found = hashing.hash_files(*arguments, **options)
+        for victim in victims:
+            victim.write_bytes(b"changed")
+        return found
+
+    monkeypatch.setattr("headstart.extract.plan.hash_files", hash_files)
+
+
 def test_picture_that_changes_while_it_is_read_is_left_out(
     pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bytes other than the ones hashed never become a row under the old name."""
     victim = pets / "cat" / "0003.png"
-    real = hashing.read_file
-
-    def read_late(file: Path) -> bytes:
-        return b"changed" if file == victim else real(file)
-
-    monkeypatch.setattr(pipeline, "read_file", read_late)
+    before = victim.read_bytes()
+    change_once_hashed(monkeypatch, victim)
     summary = run(pets, tmp_path / "store")
     assert [(row.path, "changed while" in row.reason) for row in summary.left_out] == [
         ("cat/0003.png", True)
     ]
+    victim.write_bytes(before)
     monkeypatch.undo()
     fakes.install(monkeypatch)
     assert run(pets, tmp_path / "store").computed == 1
@@ -542,16 +551,17 @@ def test_a_copy_of_a_changed_picture_takes_its_place(
     pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of two paths with the same bytes one changes in between: that one alone is left out."""
-    victim = pets / "cat" / "0003.png"
-    for name in ("cat/copy.png", "dog/copy.png"):
-        (pets / name).write_bytes(victim.read_bytes())
-    real = hashing.read_file
+    victim, other = pets / "cat" / "0003.png", pets / "dog" / "0003.png"
+    copies = pets / "cat" / "copy.png", pets / "dog" / "copy.png"
+    before = {file: victim.read_bytes() for file in (victim, *copies)}
+    before[other] = other.read_bytes()
 
-    def read_late(file: Path) -> bytes:
-        return b"changed" if file.name in {"0003.png", "copy.png"} - {kept} else real(file)
+    def restore() -> None:
+        for file, content in before.items():
+            file.write_bytes(content)
 
-    monkeypatch.setattr(pipeline, "read_file", read_late)
-    kept = "copy.png"
+    restore()
+    change_once_hashed(monkeypatch, victim, other)
     victim_only = {"cat/0003.png"}
     summary = run(pets, tmp_path / "store")
     assert {row.path for row in summary.left_out} - {"dog/0003.png"} == victim_only
@@ -559,7 +569,8 @@ def test_a_copy_of_a_changed_picture_takes_its_place(
     store = Store.open(tmp_path / "store")
     assert {"cat/copy.png", "dog/copy.png"} <= set(store.paths())
     assert_rows_are_their_pictures(store, pets)
-    kept = "none"
+    restore()
+    change_once_hashed(monkeypatch, *before)
     again = run(pets, tmp_path / "other")
     assert {row.path for row in again.left_out} == {
         "cat/0003.png",
@@ -567,6 +578,7 @@ def test_a_copy_of_a_changed_picture_takes_its_place(
         "dog/0003.png",
         "dog/copy.png",
     }
+    restore()
     with pytest.raises(DataError, match=r"^cat/0003\.png: changed while"):
         fill_store(pets, tmp_path / "third", Settings(size=SIZE), on_error="fail")
 
