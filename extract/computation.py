@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from headstart.cache import Filling, Progress, RowId, Spec
     from headstart.extract.base import Base
-    from headstart.extract.hashing import Recent
     from headstart.extract.plan import Plan, Settings
     from headstart.extract.run import Speed
 
@@ -56,8 +55,6 @@ class Computation:
         ``"ledger"`` or ``"fail"``.
     progress
         Called with "extracting", pictures done, pictures to do.
-    recent
-        Where the bytes of some files are still to be had.
 
     Attributes
     ----------
@@ -77,9 +74,7 @@ class Computation:
         speed: Speed,
         on_error: str = "ledger",
         progress: Progress | None = None,
-        recent: Recent | None = None,
     ) -> None:
-        self._recent = recent
         self._filling, self._plan, self._spec = filling, plan, spec
         self._speed, self._on_error, self._progress = speed, on_error, progress
         self.total, self._done = len(plan.to_compute), 0
@@ -126,7 +121,6 @@ class Computation:
                 batch_size=self._speed.batch_size,
                 workers=self._speed.threads,
             ),
-            recent=self._recent,
         )
         layers = tuple(dict.fromkeys(cuts.values()))
         # The first pictures are decoded while the base is loaded.

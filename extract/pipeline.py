@@ -18,7 +18,7 @@ from headstart.cache import Draft
 from headstart.errors import DataError, ImageMemoryError, UnreadableImageError
 from headstart.extract._bases import Bases, Waits
 from headstart.extract.decode import DECODING, decode
-from headstart.extract.hashing import Recent, read_file
+from headstart.extract.hashing import read_file
 from headstart.extract.places import threads
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ _SHARD_BYTES = 16 << 20
 _SHARD_ROWS = (64, 1024)
 _AHEAD_BYTES = 24 << 20  # of pixels, decoded ahead
 _MOST_AHEAD = 512
-_AT_ONCE = 4  # pictures a thread takes: to be woken for each costs a tenth of a run
+_AT_ONCE = 4  # pictures a thread takes: whoever waits for them is woken once for all
 _PATIENCE = 0.1  # seconds between looks at whether the other thread is done
 _CHANGED = "changed while it was being read; run extract again"
 
@@ -96,8 +96,6 @@ class Decoder:
     ----------
     ahead
         How many pictures at most.
-    recent
-        Where the bytes of some files are still to be had.
 
     Attributes
     ----------
@@ -116,17 +114,14 @@ class Decoder:
         augmentation: Augmentation | None = None,
         workers: int,
         ahead: int,
-        recent: Recent | None = None,
     ) -> None:
-        self._jobs, self._left = iter(jobs), threading.Event()
-        self._recent = recent or Recent(limit=0)
+        self._jobs, self._ended = iter(jobs), threading.Event()
         self._size, self._max_pixels, self._rule = size, max_pixels, rule
         self._augmentation = augmentation
         self.vanished: dict[str, str] = {}
-        self._pool = concurrent.futures.ThreadPoolExecutor(
-            threads([job.file for job in jobs], workers), "decode"
-        )
-        self._at_once = max(1, min(_AT_ONCE, ahead // (2 * workers)))
+        count = threads([job.file for job in jobs], workers)
+        self._pool = concurrent.futures.ThreadPoolExecutor(count, "decode")
+        self._at_once = max(1, min(_AT_ONCE, min(ahead, len(jobs)) // (2 * count)))
         self._waiting: collections.deque[
             tuple[list[Job], concurrent.futures.Future[list[_Decoded]]]
         ] = collections.deque()
@@ -139,7 +134,7 @@ class Decoder:
 
     def __exit__(self, *_: object) -> None:
         """Let go of the jobs not begun, and wait for those in hand."""
-        self._left.set()
+        self._ended.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def __iter__(self) -> Iterator[tuple[Job, NDArray[np.uint8] | Exception]]:
@@ -162,14 +157,14 @@ class Decoder:
             self._waiting.append((some, self._pool.submit(self._decode_all, some)))
 
     def _decode_all(self, some: list[Job]) -> list[_Decoded]:
-        return [self._decode(job) for job in some if not self._left.is_set()]
+        return [self._decode(job) for job in some if not self._ended.is_set()]
 
     def _decode(self, job: Job) -> _Decoded:
         """Return the picture, or why there is none, and the places where it is no more."""
         vanished: dict[str, str] = {}
         for file, path in job.places:
             try:
-                data = self._recent.take(file) or _read(file, job.row)
+                data = _read(file, job.row)
             except OSError as error:
                 vanished[path] = str(error)
                 continue

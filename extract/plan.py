@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from headstart.cache import Progress, RowId
-    from headstart.extract.hashing import Recent
     from headstart.extract.places import Place
 
 DEFAULT_WEIGHTS = "imagenet"
@@ -156,12 +155,10 @@ def read_source(
     workers: int = 4,
     progress: Progress | None = None,
     listed: Callable[[], None] | None = None,
-    recent: Recent | None = None,
 ) -> Source:
     """List a dataset, hash its files and give it a split if it brings none.
 
-    What `listed` does, it does when the dataset is listed, before the first file is read. What is
-    read is kept in `recent`, as far as it has room.
+    What `listed` does, it does when the dataset is listed, before the first file is read.
 
     Raises
     ------
@@ -181,8 +178,7 @@ def read_source(
         if progress is not None:
             progress("reading", done, total)
 
-    files = [picture.file for picture in dataset.pictures]
-    found = hash_files(files, workers=workers, progress=tell, recent=recent)
+    found = hash_files([p.file for p in dataset.pictures], workers=workers, progress=tell)
     readable: list[tuple[Picture, str]] = []
     left_out = list(dataset.left_out)
     for picture, digest in zip(dataset.pictures, found, strict=True):

@@ -22,7 +22,6 @@ from headstart.extract.base import BATCH_SIZE
 from headstart.extract.changes import Changes, changes
 from headstart.extract.computation import Computation, same_weights
 from headstart.extract.decode import DECODING, RESAMPLING, RULES
-from headstart.extract.hashing import Recent
 from headstart.extract.layers import check_layers, check_size
 from headstart.extract.parts import PartSummary
 
@@ -281,7 +280,6 @@ class _Run:
             "speed": speed,
             "on_error": on_error,
         }
-        self._recent = None if speed.on else Recent()
         source = planning.read_source(
             data,
             labels=labels,
@@ -290,7 +288,6 @@ class _Run:
             workers=speed.threads,
             progress=progress,
             listed=lambda: self._look_ahead(settings),
-            recent=self._recent,
         )
         self.plan = planning.make_plan(source, filling, settings)
         if on_error == "fail":
@@ -318,7 +315,7 @@ class _Run:
     def _make_work(self) -> None:
         options = {**self._options, "progress": self._progress}
         if not self._options["speed"].on:
-            self.work = Computation(self.filling, self.plan, **options, recent=self._recent)
+            self.work = Computation(self.filling, self.plan, **options)
             return
         from headstart.extract.cluster import ClusterComputation
 

@@ -104,6 +104,7 @@ def weights_drawn_once() -> Iterator[None]:
             array.flags.writeable = False
         return found
 
+    @functools.wraps(draw)
     def random_arrays(shapes: Sequence[tuple[int, ...]], seed: int) -> Arrays:
         return drawn(tuple(shapes), seed)
 

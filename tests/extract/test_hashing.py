@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -16,10 +14,7 @@ from listings import fill
 from headstart.cache import LeftOut
 from headstart.errors import UnreadableImageError
 from headstart.extract import hashing as module
-from headstart.extract.hashing import Recent, _pieces, hash_files, read_file
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from headstart.extract.hashing import _pieces, hash_files, read_file
 
 
 def test_hashes_are_those_of_the_bytes(tmp_path: Path) -> None:
@@ -74,62 +69,6 @@ def test_an_interrupt_leaves_at_once(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         hash_files([file] * 5000, workers=2, progress=interrupt)
     assert time.monotonic() - began < 5
-
-
-def test_what_was_just_read_is_at_hand_once(tmp_path: Path) -> None:
-    """Whole files alone, as far as there is room, and each for one who takes it."""
-    sizes = {"a": 400, "b": 700, "c": 600, "empty": 0, "long": (1 << 20) + 1}
-    for name, size in sizes.items():
-        (tmp_path / name).write_bytes(name[:1].encode() * size)
-    files = [tmp_path / name for name in sizes]
-    recent = Recent(limit=1000)
-    assert hash_files(files, workers=1, recent=recent) == hash_files(files, workers=1)
-    assert recent.take(tmp_path / "a") == b"a" * 400
-    assert recent.take(tmp_path / "a") is None
-    assert recent.take(tmp_path / "b") is None
-    assert recent.take(tmp_path / "c") == b"c" * 600
-    roomy = Recent()
-    hash_files(files, workers=2, recent=roomy)
-    assert [len(roomy.take(file) or b"") for file in files] == [400, 700, 600, 0, 0]
-
-
-def test_another_file_by_now_is_not_what_was_read(tmp_path: Path) -> None:
-    """One written anew, one put in its place, one gone: none is what was hashed."""
-    files = [tmp_path / name for name in ("same", "written", "replaced", "gone")]
-    recent = Recent()
-    for file in files:
-        file.write_bytes(b"old")
-        os.utime(file, ns=(0, 0))
-    hash_files(files, workers=2, recent=recent)
-    files[1].write_bytes(b"new")
-    (tmp_path / "x").write_bytes(b"new")
-    os.utime(tmp_path / "x", ns=(0, 0))
-    (tmp_path / "x").rename(files[2])
-    files[3].unlink()
-    assert [recent.take(file) for file in files] == [b"old", None, None, None]
-
-
-@pytest.mark.parametrize("more", [0, 5, 1 << 20])
-def test_a_file_that_grows_while_it_is_hashed_is_not_kept_in_part(
-    more: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What is kept are the bytes that were hashed, all of them, or none."""
-    file, recent, real = tmp_path / "x", Recent(), module._opened
-    file.write_bytes(b"x" * 900)
-
-    @contextmanager
-    def grown(path: Path) -> Iterator[Any]:
-        with real(path) as opened:
-            if path.stat().st_size == 900:
-                with path.open("ab") as end:
-                    end.write(b"y" * more)
-            yield opened
-
-    monkeypatch.setattr(module, "_opened", grown)
-    (digest,) = hash_files([file], workers=1, recent=recent)
-    data = recent.take(file)
-    assert (data is None) == (more > 0)
-    assert data is None or hashlib.sha256(data).hexdigest() == digest
 
 
 def test_reading_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

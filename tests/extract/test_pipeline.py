@@ -16,10 +16,8 @@ import pytest
 import fakes
 from headstart.cache import Filling, RowId
 from headstart.cache.shard import read_head
-from headstart.extract import hashing, pipeline
+from headstart.extract import pipeline
 from headstart.extract._bases import Bases, Waits
-from headstart.extract.decode import decode
-from headstart.extract.hashing import Recent, hash_files
 from headstart.extract.pipeline import Decoder, Job, Outcome, Writer, distance, run_jobs, shard_rows
 from stores import SPEC
 
@@ -70,37 +68,19 @@ def test_pictures_are_decoded_ahead_within_a_bound(
     assert distance(size, views=views, batch_size=batch, workers=2) == expected
 
 
-def test_decoder_takes_what_was_just_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bytes at hand are not read again; those that are not at hand are, and are checked."""
-    wanted, read, recent = jobs(tmp_path, 5), [], Recent()
-    hash_files([job.file for job in wanted[:3]], workers=1, recent=recent)
-
-    def read_file(file: Path) -> bytes:
-        read.append(file)
-        return hashing.read_file(file)
-
-    monkeypatch.setattr(pipeline, "read_file", read_file)
-    with Decoder(wanted, size=8, max_pixels=1000, workers=1, ahead=9, recent=recent) as decoder:
-        found = [pixels for _, pixels in decoder]
-    assert read == [job.file for job in wanted[3:]]
-    for job, pixels in zip(wanted, found, strict=True):
-        expected = decode(job.file.read_bytes(), 8, max_pixels=1000)  # type: ignore[union-attr]
-        np.testing.assert_array_equal(pixels, expected[None])
-
-
 def test_decoder_lets_go_when_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaving early waits for the pictures in hand alone."""
-    begun = []
+    begun, ended = [], threading.Event()
 
     def decode(data: bytes, size: int, *, max_pixels: int, rule: str) -> Any:
         begun.append(1)
-        time.sleep(0.01)
+        assert ended.wait(60)
         return np.zeros((size, size, 3), np.uint8)
 
     monkeypatch.setattr(pipeline, "decode", decode)
-    with Decoder(jobs(tmp_path, 50), size=8, max_pixels=1000, workers=2, ahead=40):
-        pass
-    assert len(begun) < 10
+    with Decoder(jobs(tmp_path, 50), size=8, max_pixels=1000, workers=2, ahead=40) as decoder:
+        monkeypatch.setattr(decoder, "_ended", ended)
+    assert len(begun) <= 2
 
 
 def batch(first: int, count: int) -> tuple[list[RowId], dict[str, np.ndarray]]:
