@@ -74,7 +74,10 @@ class LoggedBase(fakes.FakeBase):
 
 
 class BigBase:
-    """A base whose maps have mixed7's size and share of zeros, made in no time."""
+    """A base whose maps have mixed7's size and share of zeros, made in no time.
+
+    It takes as long to load as a real one does, in which the line of decoded pictures fills.
+    """
 
     engine, precision, digest = "keras", "float32", hashlib.sha256(b"big").hexdigest()
     at_once = 1
@@ -85,6 +88,7 @@ class BigBase:
         draw = np.random.default_rng(0)
         pattern = np.maximum(draw.normal(-1.1, 1.0, (batch_size, 7, 7, 768)), 0)
         self._pattern = pattern.astype(np.float32)
+        time.sleep(3)
 
     def __call__(self, pixels: NDArray[np.uint8]) -> Mapping[str, NDArray[np.float32]]:
         """Return the pattern, scaled by the pictures' brightness."""

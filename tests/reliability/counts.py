@@ -23,7 +23,7 @@ COUNTS = {
     "rounds": (4, 60),
     "opens": (150, 5_000),
     "out of memory": (7, 28),  # messages; and each at four batch sizes
-    "pictures": (4_500, 15_000),
+    "pictures": (1_500, 5_000),
     "mutants": (300, 20_000),
 }
 
