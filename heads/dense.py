@@ -41,8 +41,11 @@ class DenseHead(Head):
 
     Of several units, dropouts, learning rates or starts, all combinations are trained, a few side
     by side, by one program, and the one with the lowest loss on held-out training rows is kept.
-    Random starts of the same settings race, four at a time: after three epochs only the one with
-    the lowest loss goes on.
+    Random starts of the same settings race, four at a time: after three epochs only one goes on.
+    More than four combinations race: after three epochs one goes on of each four that differ in
+    dropout or start alone, and no more than half of all; after six the better half, or two. Which
+    is better is judged by the lowest loss that each would have eight epochs later, if it fell by
+    the same share in each as in its last. One that goes on ends where it would without a race.
 
     Parameters
     ----------
@@ -63,6 +66,8 @@ class DenseHead(Head):
     class_weight : dict or "balanced", optional
     plain : bool
         Train on the features themselves.
+    race : bool
+        If not, every combination is trained to its own end.
     random_state : int
 
     Attributes
@@ -74,8 +79,8 @@ class DenseHead(Head):
     loss_ : float
         Log loss on the held-out training rows.
     losses_ : list of (dict, float)
-        Every combination that was trained, and its lowest loss; of a start that lost its race,
-        in the first three epochs.
+        Every combination that was trained, and its lowest loss; of one that lost a race, until
+        then.
     """
 
     beside = False  # Keras has one random state, and uses all cores by itself
@@ -93,6 +98,7 @@ class DenseHead(Head):
         validation: float = 0.1,
         class_weight: ClassWeight = None,
         plain: bool = False,
+        race: bool = True,
         random_state: int = 0,
     ) -> None:
         self.units = units
@@ -105,6 +111,7 @@ class DenseHead(Head):
         self.validation = validation
         self.class_weight = class_weight
         self.plain = plain
+        self.race = race
         self.random_state = random_state
 
     @property
@@ -152,7 +159,7 @@ class DenseHead(Head):
             held,
         )
         schedule = Schedule(self._batch_size(len(chosen)), self.epochs, self.patience)
-        trained = train(examples, networks, schedule, progress)
+        trained = train(examples, networks, schedule, progress, race=self.race)
         best = _best(trained)
         settings = [
             {**vars(network), "epochs": r.epoch}

@@ -1,8 +1,7 @@
-"""Many networks of one hidden layer, trained a few side by side.
+"""Many networks of one hidden layer, trained a few side by side, the best of them to their end.
 
-The first layers of a few stand side by side in one matrix, so that one product serves them. The
-rows stay on the device, where a batch is a few row numbers. This module imports Keras: import it
-inside the function that trains.
+The rows stay on the device, where a batch is a few row numbers. This module imports Keras: import
+it inside the function that trains.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import contextlib
 import random
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -31,11 +30,15 @@ if TYPE_CHECKING:
     Weights = tuple[Single, ...]
     Batch = tuple[NDArray[Any], Int, NDArray[Any]]
 
-#: Networks that are trained side by side. Steps of sixteen took as long as four steps of four, and
-#: all went on until the last was finished.
+#: Networks that take a step together. Steps of more took as long as several of four.
 _TOGETHER = 4
-#: Epochs after which one of such a group goes on, if all have the same settings.
-_HEAT = 3
+#: Epochs after which one of each heat goes on, and after which the better half does.
+_HEAT, _HALF = 3, 6
+#: Epochs ahead at which those that race are compared.
+_AHEAD = 8
+#: Bytes that networks may take which race against each other: all of them are kept until a heat.
+_RACING = 1 << 30
+_BYTES = 16  # at most, of a weight of a first layer: itself, two means, and itself rounded
 #: Rows, features and rows of a batch are filled up to multiples of these: most folds of a
 #: comparison, which differ by a row or two, share a step that was compiled for one of them.
 _ROWS, _FEATURES, _BATCH = 64, 32, 4
@@ -91,45 +94,26 @@ class Examples:
     held: Int
 
 
-@dataclass(frozen=True)
-class Begun:
-    """A network that was trained for some steps, in numpy.
-
-    Attributes
-    ----------
-    weights : tuple of step.Weight
-        Of shapes ``(units, d)``, ``(units, k)`` and ``(k,)``.
-    steps : float
-    """
-
-    weights: tuple[step.Weight, ...]
-    steps: float
-
-
 def train(
     rows: Examples,
     networks: Sequence[Network],
     schedule: Schedule,
     progress: Callable[[float], None] | None = None,
+    *,
+    race: bool = True,
 ) -> list[Trained]:
     """Train networks on the same rows, each until its loss on held-out rows stops falling.
 
-    Networks that differ by nothing but their seed race in heats of four: after three epochs only
-    the one with the lowest loss goes on. (Successive halving, Jamieson & Talwalkar, 2016, among
-    equals: none is dropped because its settings make it slow at first.) Two classes share one
-    sigmoid, more have a softmax. `progress` is told the share of epochs that are done.
+    With `race`, more than four of them race (successive halving, Jamieson & Talwalkar, 2016), and
+    so do four or fewer that differ in their seed alone: see `_going_on`. One that goes on to its
+    end ends where it would without a race. Two classes share one sigmoid, more have a softmax.
+    `progress` is told the share of epochs that are done.
     """
     training = _Training(rows, networks, schedule)
-    heats, epochs = _heats(networks), schedule.epochs
-    if len(heats) == len(networks) or epochs <= _HEAT:
-        everyone = _groups(_by_pace(range(len(networks)), networks))
-        training.run(everyone, range(1, epochs + 1), _part(progress, 0, 1))
-        return training.known
-    raced = len(networks) * _HEAT
-    share = raced / (raced + len(heats) * (epochs - _HEAT))
-    leaders = training.run(heats, range(1, _HEAT + 1), _part(progress, 0, share))
-    finals, tell = _groups(_by_pace(leaders, networks)), _part(progress, share, 1)
-    training.run(finals, range(_HEAT + 1, epochs + 1), tell, leaders)
+    pools = _pools(networks, training.room() if race else _TOGETHER)
+    for number, pool in enumerate(pools):
+        part = number / len(pools), (number + 1) / len(pools)
+        training.run(pool, _part(progress, *part), race=race)
     return training.known
 
 
@@ -138,6 +122,85 @@ def _part(
 ) -> Callable[[float], None]:
     """Return what to tell the share of a part to, which goes from `first` to `last`."""
     return lambda share: progress(first + (last - first) * share) if progress else None
+
+
+def _pools(networks: Sequence[Network], room: int) -> list[list[int]]:
+    """Return the numbers of networks in pools that are trained one after another.
+
+    Neighbours are about as fast: those that race are compared with their like, and those that do
+    not are finished at about the same time.
+    """
+    settings = [(n.units, n.learning_rate, n.dropout, n.seed) for n in networks]
+    order = sorted(range(len(networks)), key=settings.__getitem__)
+    return _parts(order, -(-len(order) // max(room, _TOGETHER)))
+
+
+def _parts(numbers: Sequence[int], count: int) -> list[list[int]]:
+    """Return as many parts of numbers as asked for, of nearly equal size; none is empty.
+
+    Examples
+    --------
+    >>> _parts(range(9), 2), _parts([5, 6], 3)
+    ([[0, 1, 2, 3, 4], [5, 6, 7, 8]], [[5], [6]])
+    """
+    if not numbers:
+        return []
+    return [part.tolist() for part in np.array_split(numbers, min(count, len(numbers)))]
+
+
+def _going_on(
+    epoch: int,
+    going: Sequence[int],
+    networks: Sequence[Network],
+    losses: Sequence[Sequence[float]],
+    *,
+    settings: bool,
+) -> list[int]:
+    """Return which networks of a race go on after an epoch, in the same order.
+
+    After three epochs one of each heat does. Where `settings` race, it is no more than half of all
+    after three epochs, and after six the better half, or two. What counts is the loss that each may
+    hope for.
+    """
+    if epoch not in {_HEAT, _HALF}:
+        return list(going)
+    hoped = {n: _hoped(losses[n]) for n in going}
+    half = max(2, -(-len(going) // 2))
+    if epoch == _HEAT:
+        heats = _heats(going, networks, settings=settings)
+        going = [min(heat, key=hoped.__getitem__) for heat in heats]
+    better = sorted(going, key=hoped.__getitem__)[: half if settings else None]
+    return [n for n in going if n in better]
+
+
+def _heats(
+    numbers: Sequence[int], networks: Sequence[Network], *, settings: bool
+) -> list[list[int]]:
+    """Return heats of four networks or fewer that differ in their seed alone, or in dropout too.
+
+    None of them is ahead of the others because of its learning rate.
+    """
+    like = {"seed": 0, "dropout": 0} if settings else {"seed": 0}
+    equals = groupby(numbers, key=lambda n: replace(networks[n], **like))
+    every = [list(heat) for _, heat in equals]
+    return [heat for same in every for heat in _parts(same, -(-len(same) // _TOGETHER))]
+
+
+def _hoped(losses: Sequence[float]) -> float:
+    """Return the lowest loss a network may hope for, by its losses so far.
+
+    That is the lowest, if it goes on to fall by the same share as in its last epoch, for eight more
+    epochs. One that has diverged has no hope.
+
+    Examples
+    --------
+    >>> _hoped([4.0, 2.0]), _hoped([2.0, 1.0, 3.0]), _hoped([1.0, float("nan")])
+    (0.0078125, 1.0, inf)
+    """
+    if not np.isfinite(losses).all():
+        return np.inf
+    before, last = losses[-2:]
+    return min(*losses, last * (last / before) ** _AHEAD if last < before else last)
 
 
 class _Training:
@@ -152,70 +215,72 @@ class _Training:
     def __init__(self, rows: Examples, networks: Sequence[Network], schedule: Schedule) -> None:
         self._rows, self._networks, self._schedule = rows, networks, schedule
         self.known = [Trained((), np.inf, 0)] * len(networks)
+        self._losses: list[list[float]] = [[] for _ in networks]
         X = _with_ones(rows.X)
         self._X = ops.cast(X, _dtype())
-        outputs = 1 if rows.codes.max() == 1 else int(rows.codes.max()) + 1
-        self._sizes = Sizes(rows.X.shape[1], X.shape[1], outputs)
         filled = np.resize(rows.held, _filled(len(rows.held), _ROWS))
         self._held_out = ops.convert_to_tensor(X[filled])
 
-    def run(
-        self,
-        groups: Sequence[Sequence[int]],
-        epochs: range,
-        tell: Callable[[float], None],
-        begun: Mapping[int, Begun] | None = None,
-    ) -> dict[int, Begun]:
-        """Train groups of networks for some epochs; return how far each one's leader has come.
+    def room(self) -> int:
+        """Return how many of the largest network race at a time."""
+        units = max(network.units for network in self._networks)
+        return _RACING // (_BYTES * units * int(self._X.shape[1]))
 
-        The leader is the network with the lowest loss at the end, of those that are not finished.
+    def run(self, pool: Sequence[int], tell: Callable[[float], None], *, race: bool) -> None:
+        """Train networks side by side until all are finished, or have lost the race."""
+        states = {number: self._start(number) for number in pool}
+        for epoch in range(1, self._schedule.epochs + 1):
+            for group in _groups(list(states), self._networks):
+                self._move(epoch, group, states)
+            self._look(epoch, states)
+            going = [n for n in pool if n in states and self._unfinished(n, epoch)]
+            if race and going:
+                settings = len(pool) > _TOGETHER
+                going = _going_on(epoch, going, self._networks, self._losses, settings=settings)
+            states = {number: states[number] for number in going}
+            tell(epoch / self._schedule.epochs)
+            if not going:
+                break
+
+    def _start(self, number: int) -> step.State:
+        """Return a network with its first weights."""
+        network, codes = self._networks[number], self._rows.codes
+        outputs = 1 if codes.max() == 1 else int(codes.max()) + 1
+        features = self._rows.X.shape[1], self._X.shape[1]
+        return step.start(*_first_weights(network, *features, outputs), _dtype())
+
+    def _move(self, epoch: int, group: Sequence[int], states: dict[int, step.State]) -> None:
+        """Take a group's steps of an epoch.
+
+        All groups take the same batches; those of equal units drop out by the same draw.
         """
-        leaders = {}
-        for number, group in enumerate(groups):
-            stack = Stack(
-                [self._networks[n] for n in group],
-                max(map(len, groups)),
-                self._sizes,
-                [begun[n] for n in group] if begun else None,
-            )
-            # All groups take the same batches; those of equal units drop them out by the same draw.
-            seed = self._networks[0].seed, epochs.start
-            batches = _batches(self._rows, self._schedule.batch_size, stack.units, seed)
-            for epoch in epochs:
-                for batch in next(batches):
-                    stack.state = step.step(stack.state, self._X, batch, stack.places)
-                loss = self._look(epoch, stack, group)
-                going = self._going(epoch, group)
-                tell((number + (epoch + 1 - epochs.start) / len(epochs)) / len(groups))
-                if not any(going):
-                    break
-            if any(going):
-                lead = int(np.argmin(np.where(going & np.isfinite(loss), loss, np.inf)))
-                leaders[group[lead]] = stack.begun(lead)
-        return leaders
+        networks = [self._networks[number] for number in group]
+        keep, rate = zip(*((1 - n.dropout, n.learning_rate) for n in networks), strict=True)
+        places, moved = step.Places.of(keep, rate), tuple(states[number] for number in group)
+        seed = self._networks[0].seed, epoch
+        for batch in _batches(self._rows, self._schedule.batch_size, networks[0].units, seed):
+            moved = step.step(moved, self._X, batch, places)
+        states.update(zip(group, moved, strict=True))
 
-    def _going(self, epoch: int, group: Sequence[int]) -> NDArray[np.bool_]:
-        """Say which have been best within `patience` epochs: the others are finished.
-
-        So they would be alone, whatever they do while others go on.
-        """
-        best = np.array([self.known[number].epoch for number in group])
-        return epoch - best < self._schedule.patience
-
-    def _look(self, epoch: int, stack: Stack, group: Sequence[int]) -> NDArray[np.float64]:
-        """Measure a group on the held-out rows; keep the weights of the best of all networks."""
+    def _look(self, epoch: int, states: Mapping[int, step.State]) -> None:
+        """Measure networks on the held-out rows; keep the weights of the best of all of them."""
         held = self._rows.held
-        logits = step.logits(stack.state, self._held_out)[: len(held), : len(group)]
-        loss = _losses(logits, self._rows.codes[held], self._rows.weight[held])
-        least = min(trained.loss for trained in self.known)
-        going = self._going(epoch - 1, group)
-        better = [h for h, n in enumerate(group) if going[h] and loss[h] < self.known[n].loss]
-        for h in better:
-            self.known[group[h]] = Trained((), float(loss[h]), epoch)
-        best = min(better, key=loss.__getitem__, default=None)
-        if best is not None and loss[best] < least:  # others' weights nobody asks for
-            self.known[group[best]] = replace(self.known[group[best]], weights=stack.separate(best))
-        return loss
+        codes, weight = self._rows.codes[held], self._rows.weight[held]
+        least, better = min(trained.loss for trained in self.known), {}
+        for number, state in states.items():
+            logits = step.logits(state, self._held_out)[: len(held), None]
+            loss = float(_losses(logits, codes, weight)[0])
+            self._losses[number].append(loss)
+            if loss < self.known[number].loss:
+                self.known[number], better[number] = Trained((), loss, epoch), loss
+        leader = min(better, key=better.__getitem__, default=None)
+        if leader is not None and better[leader] < least:  # others' weights nobody asks for
+            weights = _separate(states[leader], self._rows.X.shape[1])
+            self.known[leader] = replace(self.known[leader], weights=weights)
+
+    def _unfinished(self, number: int, epoch: int) -> bool:
+        """Say whether a network has been best within `patience` epochs."""
+        return epoch - self.known[number].epoch < self._schedule.patience
 
 
 def _dtype() -> str:
@@ -242,10 +307,8 @@ def _with_ones(X: Single) -> Single:
     return result
 
 
-def _batches(
-    rows: Examples, size: int, units: int, seed: tuple[int, int]
-) -> Iterator[Iterator[step.Batch]]:
-    """Yield for each epoch its batches, `size` rows or so each.
+def _batches(rows: Examples, size: int, units: int, seed: tuple[int, int]) -> Iterator[step.Batch]:
+    """Return the batches of an epoch, `size` rows or so each, in an order of its own.
 
     Batches are of one size, as a step is compiled once; rows that fill them up do not count.
     """
@@ -261,135 +324,40 @@ def _batches(
         drawn = noise.integers(0, 1 << 16, (units, each), np.uint16)
         return step.Batch(numbers, rows.codes[numbers].astype(np.int32), share[place], drawn)
 
-    while True:
-        yield map(batch, order.permutation(steps * each).reshape(steps, each))
+    return map(batch, order.permutation(steps * each).reshape(steps, each))
 
 
-def _groups(numbers: Sequence[int]) -> list[list[int]]:
-    """Return as few groups as can be of networks to train side by side, of nearly equal size.
-
-    Examples
-    --------
-    >>> _groups(range(9))
-    [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
-    """
-    if not numbers:
-        return []
-    parts = np.array_split(np.array(numbers), -(-len(numbers) // _TOGETHER))
-    return [part.tolist() for part in parts]
+def _groups(numbers: Sequence[int], networks: Sequence[Network]) -> list[list[int]]:
+    """Return groups of four, two and one networks of equal units: few programs are compiled."""
+    groups = []
+    for _, same in groupby(numbers, key=lambda n: networks[n].units):
+        rest = list(same)
+        for size in (_TOGETHER, 2, 1):
+            while len(rest) >= size:
+                groups.append(rest[:size])
+                del rest[:size]
+    return groups
 
 
-def _by_pace(numbers: Iterable[int], networks: Sequence[Network]) -> list[int]:
-    """Return numbers of networks in an order in which neighbours take about as many epochs.
-
-    A group goes on until its last network is finished: a slow one beside fast ones would make the
-    steps of all of them as many as its own.
-    """
-    return sorted(numbers, key=lambda n: (networks[n].units, networks[n].learning_rate))
+def _separate(state: step.State, features: int) -> Weights:
+    """Return the weights of a network as Keras has them."""
+    layers = (state.inner.value, state.outer.value, state.last.value)
+    first, *rest = map(ops.convert_to_numpy, layers)
+    return (first[:, :features].T, first[:, features], *rest)
 
 
-def _heats(networks: Sequence[Network]) -> list[list[int]]:
-    """Return groups of the numbers of networks that differ in their seed alone."""
-    alike = groupby(range(len(networks)), key=lambda number: replace(networks[number], seed=0))
-    return [heat for _, numbers in alike for heat in _groups(list(numbers))]
-
-
-class Sizes(NamedTuple):
-    """Numbers of features, of weights that a unit has room for, and of outputs."""
-
-    features: int
-    room: int
-    outputs: int
-
-
-class Stack:
-    """Networks in training side by side.
-
-    Attributes
-    ----------
-    networks : tuple of Network
-    units : int
-        Of each place; a network of fewer leaves some unused.
-    state : step.State
-    places : step.Places
-    """
-
-    def __init__(
-        self,
-        networks: Sequence[Network],
-        count: int,
-        sizes: Sizes,
-        begun: Sequence[Begun] | None = None,
-    ) -> None:
-        """Make `count` places, and draw networks' first weights or go on from what has begun."""
-        self.networks, self._features = tuple(networks), sizes.features
-        self.units = max(network.units for network in networks)
-        shapes = (
-            (count, self.units, sizes.room),
-            (count, self.units, sizes.outputs),
-            (count, sizes.outputs),
-        )
-        if begun:
-            self.state = _beside(begun, shapes)
-        else:
-            inner, outer = (np.zeros(shape, np.float32) for shape in shapes[:2])
-            for h, network in enumerate(networks):
-                mine = inner[h, : network.units, : sizes.features], outer[h, : network.units]
-                _draw_first_weights(*mine, network.seed)
-            self.state = step.start(inner.reshape(-1, sizes.room), outer, _dtype())
-        rate = np.zeros(count, np.float32)
-        rate[: len(networks)] = [network.learning_rate for network in networks]
-        keep = _keep(networks, self.units)
-        keep = np.resize(keep, (1 if (keep == keep[0]).all() else count, self.units))
-        self.places = step.Places.of(keep, rate)
-
-    def separate(self, h: int) -> Weights:
-        """Return the weights of one network."""
-        d, state = self._features, self.state
-        first, *rest = self._own(h, state.inner.value, state.outer.value, state.last.value)
-        return (first[:, :d].T, first[:, d], *rest)
-
-    def begun(self, h: int) -> Begun:
-        """Return how far one network has come."""
-        parts = zip(self.state.inner, self.state.outer, self.state.last, strict=True)
-        weights = zip(*(self._own(h, *each) for each in parts), strict=True)
-        return Begun(tuple(step.Weight(*each) for each in weights), float(self.state.steps))
-
-    def _own(self, h: int, inner: Any, outer: Any, last: Any) -> Weights:
-        """Return one network's part of what lies side by side."""
-        units = self.networks[h].units
-        mine = inner[h * self.units : h * self.units + units], outer[h, :units], last[h]
-        return tuple(map(ops.convert_to_numpy, mine))
-
-
-def _beside(begun: Sequence[Begun], shapes: Sequence[tuple[int, ...]]) -> step.State:
-    """Return networks that have begun side by side, their layers in arrays of these shapes."""
-    layers = []
-    for layer, shape in enumerate(shapes):
-        whole = step.Weight(*(np.zeros(shape, np.float32) for _ in step.Weight._fields))
-        for h, network in enumerate(begun):
-            for place, part in zip(whole, network.weights[layer], strict=True):
-                place[(h, *map(slice, part.shape))] = part
-        layers.append(whole)
-    inner, outer, last = layers
-    inner = step.Weight(*(part.reshape(-1, part.shape[-1]) for part in inner))
-    return step.resume(inner, outer, last, begun[0].steps, _dtype())
-
-
-def _draw_first_weights(inner: Single, outer: Single, seed: int) -> None:
-    """Fill both layers of a network with Glorot's uniform start."""
-    rng = np.random.default_rng(seed)
-    for layer in (inner, outer):
+def _first_weights(
+    network: Network, features: int, room: int, outputs: int
+) -> tuple[Single, Single]:
+    """Return both layers ``(units, room)`` and ``(units, outputs)`` by Glorot's uniform start."""
+    inner = np.zeros((network.units, room), np.float32)
+    outer = np.empty((network.units, outputs), np.float32)
+    rng = np.random.default_rng(network.seed)
+    for layer in (inner[:, :features], outer):
         limit = np.float32(np.sqrt(6 / sum(layer.shape)))
         np.multiply(rng.random(layer.shape, np.float32), 2 * limit, out=layer)
         np.subtract(layer, limit, out=layer)
-
-
-def _keep(networks: Sequence[Network], units: int) -> Single:
-    """Return the share of its draws in which a unit is kept ``(networks, units)``; 0: no unit."""
-    real = np.arange(units) < np.array([[network.units] for network in networks])
-    keep = np.array([[1 - network.dropout] for network in networks])
-    return np.where(real, keep, 0).astype(np.float32)
+    return inner, outer
 
 
 def _by_xla() -> bool:

@@ -1,8 +1,9 @@
-"""One step of gradient descent for networks of one hidden layer that stand side by side.
+"""One step of gradient descent for networks of one hidden layer, a few of them side by side.
 
 The gradient is written out, so that what is large, the first layers, is passed over as few times
 as can be: by two products, in bfloat16 where the device has it, and by Adam (Kingma & Ba, 2015),
-which reads the gradient as it comes and rounds the moved weights for the next product. Written
+which reads the gradient as it comes and rounds the moved weights for the next product. Each network
+keeps its weights to itself, so that any few of them can take the next step together. Written
 against Keras 3 alone, for each of its backends. This module imports Keras: import it inside
 functions.
 """
@@ -19,7 +20,7 @@ from keras import ops
 from headstart.extract._keras_engine import gpus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -35,17 +36,17 @@ class Weight(NamedTuple):
 
 
 class State(NamedTuple):
-    """Networks in training, c of them, of d features, u units and k outputs each.
+    """A network in training, of d features, u units and k outputs.
 
     Attributes
     ----------
-    inner : Weight of shape (c u, d)
-        First layers, a row for each unit; biases are the weights of a feature that is always 1.
+    inner : Weight of shape (u, d)
+        First layer, a row for each unit; biases are the weights of a feature that is always 1.
         Laid out like this, each product finds its larger side as it needs it.
-    rounded : tensor of shape (c u, d)
+    rounded : tensor of shape (u, d)
         The same in the dtype of products.
-    outer, last : Weight of shapes (c, u, k) and (c, k)
-        Second layers and their biases.
+    outer, last : Weight of shapes (u, k) and (k,)
+        Second layer and its biases.
     steps : tensor, float32
         Steps taken.
     """
@@ -58,16 +59,16 @@ class State(NamedTuple):
 
 
 class Places(NamedTuple):
-    """What tells one place for a network from another.
+    """What tells one of c networks side by side from another.
 
     Attributes
     ----------
-    limit : array of shape (1 or c, u, 1), uint16
+    limit : array of shape (1 or c, 1, 1), uint16
         Largest draw by which a unit is kept.
-    scale : array of shape (1 or c, u, 1), float32
-        What makes up for the draws by which it is not; 0 where there is no unit.
+    scale : array of shape (1 or c, 1, 1), float32
+        What makes up for the draws by which it is not.
     rate : array of shape (c,), float32
-        Adam's learning rate; 0 where there is no network.
+        Adam's learning rate.
     """
 
     limit: NDArray[np.uint16]
@@ -75,12 +76,11 @@ class Places(NamedTuple):
     rate: NDArray[np.float32]
 
     @classmethod
-    def of(cls, keep: NDArray[np.float32], rate: NDArray[np.float32]) -> Places:
-        """Return places from the share of draws ``(1 or c, u)`` by which each unit is kept."""
-        share = keep[:, :, None]
-        limit = np.maximum(np.ceil(share * 2**16) - 1, 0).astype(np.uint16)
-        scale = np.where(share > 0, 1 / np.maximum(share, 1e-6), 0)
-        return cls(limit, scale.astype(np.float32), rate)
+    def of(cls, keep: Sequence[float], rate: Sequence[float]) -> Places:
+        """Return places from each network's share of draws by which a unit is kept, and rate."""
+        share = np.array(keep if len(set(keep)) > 1 else keep[:1])[:, None, None]
+        limit = (np.ceil(share * 2**16) - 1).astype(np.uint16)
+        return cls(limit, (1 / share).astype(np.float32), np.array(rate, np.float32))
 
 
 class Batch(NamedTuple):
@@ -112,23 +112,16 @@ class _Taken(NamedTuple):
 
 
 def start(inner: Any, outer: Any, dtype: str) -> State:
-    """Return networks with these first weights ``(c u, d)`` and ``(c, u, k)``, no steps taken."""
-    last = np.zeros((outer.shape[0], outer.shape[2]), np.float32)
-    return resume(_unmoved(inner), _unmoved(outer), _unmoved(last), 0, dtype)
+    """Return a network of these first weights ``(u, d)`` and ``(u, k)``, no steps taken."""
+    last = np.zeros(outer.shape[1], np.float32)
+    first, second, bias = (_unmoved(ops.convert_to_tensor(w)) for w in (inner, outer, last))
+    rounded = _held(ops.cast(first.value, dtype))
+    return State(first, rounded, second, bias, _held(ops.zeros((), "float32")))
 
 
 def _unmoved(value: Any) -> Weight:
-    return Weight(value, ops.zeros_like(value), ops.zeros_like(value))
-
-
-def resume(inner: Weight, outer: Weight, last: Weight, steps: float, dtype: str) -> State:
-    """Return networks of these weights, in the shapes of a State, after so many steps."""
-    rounded = _held(ops.cast(inner.value, dtype))
-    first, second, bias = (
-        Weight(*(_held(ops.convert_to_tensor(part)) for part in weight))
-        for weight in (inner, outer, last)
-    )
-    return State(first, rounded, second, bias, _held(ops.convert_to_tensor(steps, "float32")))
+    zeros = ops.zeros_like(value)
+    return Weight(*map(_held, (value, zeros, zeros)))
 
 
 def _held(tensor: Any) -> Any:
@@ -162,22 +155,35 @@ def _compiled(function: Callable[..., Any], *, xla: bool) -> Callable[..., Any]:
     return lambda state, *rest: (state, fast(state, *rest))
 
 
-def _step(state: State, X: Any, taken: _Taken) -> tuple[State, None]:
+def _step(states: tuple[State, ...], X: Any, taken: _Taken) -> tuple[tuple[State, ...], None]:
     taken = _Taken(*map(ops.convert_to_tensor, taken))
     x = ops.take(X, taken.numbers, axis=0)
-    steps = state.steps + 1
-    before = ops.matmul(state.rounded, ops.transpose(x))
-    outer, last, slope = _between(state, before, steps, taken)
-    firsts = state.inner, state.rounded
-    (inner, rounded), _ = _move(firsts, ops.matmul(slope, x), steps, taken.rate)
-    return State(inner, rounded, outer, last, steps), None
+    across, steps = ops.transpose(x), states[0].steps + 1
+    before = ops.stack([ops.matmul(s.rounded, across) for s in states])
+    outers, lasts = _beside(s.outer for s in states), _beside(s.last for s in states)
+    outers, lasts, slope = _between(outers, lasts, before, steps, taken)
+    moved = []
+    layers = zip(states, _apart(outers), _apart(lasts), strict=True)
+    for c, (state, outer, last) in enumerate(layers):
+        firsts, gradient = (state.inner, state.rounded), ops.matmul(slope[c], x)
+        (inner, rounded), _ = _move(firsts, gradient, steps, taken.rate[c])
+        moved.append(State(inner, rounded, outer, last, steps))
+    return tuple(moved), None
 
 
-def _between(state: State, before: Any, steps: Any, taken: _Taken) -> tuple[Weight, Weight, Any]:
+def _beside(weights: Iterable[Weight]) -> Weight:
+    return Weight(*map(ops.stack, zip(*weights, strict=True)))
+
+
+def _apart(weights: Weight) -> list[Weight]:
+    return [Weight(*parts) for parts in zip(*map(ops.unstack, weights), strict=True)]
+
+
+def _between(
+    outer: Weight, last: Weight, before: Any, steps: Any, taken: _Taken
+) -> tuple[Weight, Weight, Any]:
     """Return the second layers moved, and the gradient in what comes before the hidden units."""
-    outer, last = state.outer, state.last
-    (count, units, k), dtype = outer.value.shape, before.dtype
-    before = ops.reshape(before, (count, units, -1))
+    k, dtype = outer.value.shape[2], before.dtype
     zero = ops.zeros((), dtype)
     passed = ops.logical_and(before > 0, taken.kept)
     kept, weights = ops.where(passed, before, zero), ops.cast(outer.value * taken.scale, dtype)
@@ -192,7 +198,6 @@ def _between(state: State, before: Any, steps: Any, taken: _Taken) -> tuple[Weig
     by_outer = ops.matmul(kept, ops.transpose(back, (0, 2, 1)))
     by_outer = ops.cast(by_outer, "float32") * taken.scale
     slope = ops.where(passed, ops.matmul(weights, back), zero)
-    slope = ops.reshape(slope, (count * units, -1))
     rate = taken.rate[:, None]
     moved_outer = _adam(outer, by_outer, steps, rate[:, None])
     return moved_outer, _adam(last, ops.sum(error, axis=2), steps, rate), slope
@@ -201,11 +206,8 @@ def _between(state: State, before: Any, steps: Any, taken: _Taken) -> tuple[Weig
 def _move_inner(
     firsts: tuple[Weight, Any], gradient: Any, steps: Any, rate: Any
 ) -> tuple[tuple[Weight, Any], None]:
-    """Return the first layers moved, and rounded to the gradient's dtype."""
-    inner, _ = firsts
-    wide = ops.cast(gradient, "float32")
-    each = ops.repeat(rate, inner.value.shape[0] // rate.shape[0])[:, None]
-    moved = _adam(inner, wide, steps, each)
+    """Return a first layer moved, and rounded to the gradient's dtype."""
+    moved = _adam(firsts[0], ops.cast(gradient, "float32"), steps, rate)
     return (moved, ops.cast(moved.value, gradient.dtype)), None
 
 
@@ -222,11 +224,9 @@ def _risen(beta: float, steps: Any) -> Any:
 
 
 def _logits_of(state: State, X: Any) -> tuple[State, Any]:
-    count, units, _ = state.outer.value.shape
     hidden = ops.relu(ops.matmul(state.inner.value, ops.transpose(X)))
-    hidden = ops.reshape(hidden, (count, units, -1))
-    scores = ops.matmul(ops.transpose(state.outer.value, (0, 2, 1)), hidden)
-    return state, ops.transpose(scores + state.last.value[:, :, None], (2, 0, 1))
+    scores = ops.matmul(ops.transpose(state.outer.value), hidden)
+    return state, ops.transpose(scores + state.last.value[:, None])
 
 
 # XLA moves the weights in half the time that TensorFlow takes; all else is faster by TensorFlow on
@@ -236,13 +236,16 @@ _take_step = _compiled(_step, xla=bool(gpus()))
 _judge = _compiled(_logits_of, xla=bool(gpus()))
 
 
-def step(state: State, X: Any, batch: Batch, places: Places) -> State:
-    """Return the networks after a step on some rows of X ``(n, d)``, which has products' dtype."""
+def step(states: tuple[State, ...], X: Any, batch: Batch, places: Places) -> tuple[State, ...]:
+    """Return networks of equal size after a step on some rows of X ``(n, d)`` in their dtype.
+
+    They have taken as many steps as each other.
+    """
     kept = batch.drawn <= places.limit
     taken = _Taken(batch.numbers, batch.codes, batch.weight, kept, places.scale, places.rate)
-    return _take_step(state, X, taken)[0]  # type: ignore[no-any-return]
+    return _take_step(states, X, taken)[0]  # type: ignore[no-any-return]
 
 
 def logits(state: State, X: Any) -> NDArray[np.float32]:
-    """Return logits ``(m, c, k)`` of rows ``(m, d)`` float32, without dropout."""
+    """Return a network's logits ``(m, k)`` of rows ``(m, d)`` float32, without dropout."""
     return np.asarray(ops.convert_to_numpy(_judge(state, X)[1]))

@@ -111,6 +111,20 @@ def test_a_fit_that_fails_leaves_the_head_as_it_was(rows: Any) -> None:
     assert (head.predict_proba(new) == before).all()
 
 
+def test_settings_race_unless_told_not_to(rows: Any) -> None:
+    """Of eight at most two are trained to their end; without a race all are."""
+    X, y, _, _ = rows
+    grid: dict[str, Any] = {"dropout": [0.0, 0.1, 0.2, 0.3], "learning_rate": [1e-3, 2e-3]}
+    head = DenseHead(units=8, batch_size=32, epochs=9, patience=9, **grid)
+    late = {}
+    for race in (True, False):
+        fitted = head.set_params(race=race).fit(X, y)
+        late[race] = sum(settings["epochs"] > 6 for settings, _ in fitted.losses_)
+        assert fitted.loss_ == min(loss for _, loss in fitted.losses_)
+    assert 1 <= late[True] <= 2
+    assert late[False] == 8
+
+
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
 def test_a_network_of_a_grid_is_what_it_is_alone(rows: Any, dropout: float) -> None:
     """A network learns the same beside others as alone, in whatever group."""

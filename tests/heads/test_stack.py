@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import chain, product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from headstart._keras import import_keras
 
@@ -35,91 +38,196 @@ def examples(stack: ModuleType, n: int = 150) -> Any:
     return stack.Examples(X, codes, np.ones(n, np.float32), np.arange(n - 30), np.arange(n - 30, n))
 
 
+def grid(stack: ModuleType, units: int = 8, starts: int = 1) -> list[Any]:
+    """Return networks of four rates and four dropouts, of some starts each."""
+    every = product((1e-3, 3e-3, 1e-2, 3e-2), (0.0, 0.1, 0.2, 0.3), range(starts))
+    return [stack.Network(units, dropout, rate, seed) for rate, dropout, seed in every]
+
+
 def test_more_networks_than_stand_side_by_side_take_turns(stack: ModuleType) -> None:
     """Each has its own loss, and learns; weights are kept of those that were best so far."""
     networks = [stack.Network(8, 0.2, 1e-2 + seed * 1e-4, seed) for seed in range(10)]
-    trained = stack.train(examples(stack), networks, stack.Schedule(32, 10, 3))
+    trained = stack.train(examples(stack), networks, stack.Schedule(32, 10, 3), race=False)
     assert len({result.loss for result in trained}) == 10
     assert max(result.loss for result in trained) < np.log(3) - 0.2
     best = min(trained, key=lambda result: result.loss)
     assert [part.shape for part in best.weights] == [(20, 8), (8,), (8, 3), (3,)]
 
 
-def test_networks_of_a_pace_stand_side_by_side(
-    stack: ModuleType, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("race", [True, False])
+def test_who_is_finished_takes_no_more_steps(
+    stack: ModuleType, monkeypatch: pytest.MonkeyPatch, *, race: bool
 ) -> None:
-    """However a grid comes: fast ones are not kept in training by slow ones beside them."""
-    taken: list[None] = []
+    """However a grid comes, and whoever stands beside it."""
+    taken: list[int] = []
     step = stack.step.step
 
-    def counted(*arguments: Any) -> Any:
-        taken.append(None)
-        return step(*arguments)
+    def counted(states: Any, *arguments: Any) -> Any:
+        taken.append(len(states))
+        return step(states, *arguments)
 
     monkeypatch.setattr(stack.step, "step", counted)
     fast_and_slow = [stack.Network(8, 0.1 * n, r, 0) for n in range(4) for r in (1e38, 1e-3)]
-    trained = stack.train(examples(stack), fast_and_slow, stack.Schedule(30, 9, 1))
+    schedule = stack.Schedule(30, 9, 1)
+    trained = stack.train(examples(stack), fast_and_slow, schedule, race=race)
     assert [result.epoch > 1 for result in trained] == [False, True] * 4
-    assert len(taken) <= 4 * (9 + 2)  # of four batches
+    epochs = [min(result.epoch + 1, 9) for result in trained]
+    assert sum(taken) <= 4 * sum(epochs)  # of four batches
+    assert max(taken) == 4
+
+
+def test_without_a_race_each_is_trained_to_its_own_end(stack: ModuleType) -> None:
+    """All end where they end alone, starts of the same settings too."""
+    networks = [*grid(stack)[::3], *grid(stack, units=5, starts=2)[:5]]
+    rows, schedule = examples(stack), stack.Schedule(32, 8, 2)
+    together = stack.train(rows, networks, schedule, race=False)
+    for network, beside in zip(networks, together, strict=True):
+        if network.seed == networks[0].seed:
+            (alone,) = stack.train(rows, [network], schedule, race=False)
+            assert beside.epoch == alone.epoch
+            assert beside.loss == pytest.approx(alone.loss, rel=1e-4)
+    assert sum(result.epoch > 3 for result in together) > len(networks) / 2
+
+
+@pytest.mark.parametrize("starts", [1, 2])
+def test_who_wins_a_race_ends_where_it_would_without(stack: ModuleType, starts: int) -> None:
+    """At most an eighth goes on after six epochs; who is dropped has its loss of until then."""
+    networks, rows = grid(stack, starts=starts), examples(stack)
+    schedules = [stack.Schedule(32, epochs, 99) for epochs in (3, 6, 12)]
+    three, six, twelve = (stack.train(rows, networks, s, race=False) for s in schedules)
+    raced = stack.train(rows, networks, schedules[-1])
+    to_the_end = [n for n, result in enumerate(raced) if result.epoch > 6]
+    assert 1 <= len(to_the_end) <= len(networks) // 8
+    for n, found in enumerate(raced):
+        ends = [twelve[n]] if n in to_the_end else [three[n], six[n], twelve[n]]
+        assert any(found.loss == pytest.approx(each.loss, rel=1e-5) for each in ends)
+    assert min(raced, key=lambda result: result.loss).weights
 
 
 def test_starts_of_the_same_settings_race(stack: ModuleType) -> None:
-    """The best after three epochs goes on, of a group of four or fewer; settings never race."""
-    starts = [stack.Network(8, 0.2, 3e-3, seed) for seed in range(6)]
-    slower = [stack.Network(8, 0.2, 1e-3, seed) for seed in range(2)]
+    """Also where there are four networks or fewer; their settings never race there."""
+    networks = [stack.Network(8, 0.2, rate, seed) for rate in (1e-2, 1e-5) for seed in range(2)]
     rows = examples(stack)
+    after_three = stack.train(rows, networks, stack.Schedule(32, 3, 9))
     told: list[float] = []
-    after_three = stack.train(rows, starts + slower, stack.Schedule(32, 3, 9))
-    trained = stack.train(rows, starts + slower, stack.Schedule(32, 12, 9), told.append)
-    for heat in ((0, 1, 2), (3, 4, 5), (6, 7)):
-        best = min(heat, key=lambda n: after_three[n].loss)
-        assert [n for n in heat if trained[n].epoch > 3] == [best]
-        assert all(trained[n].loss == after_three[n].loss for n in heat if n != best)
-    assert min(trained, key=lambda result: result.loss).weights
-    assert told == sorted(told)
-    assert told[-1] == 1
+    trained = stack.train(rows, networks, stack.Schedule(32, 12, 9), told.append)
+    for heat in ((0, 1), (2, 3)):
+        (best,) = (n for n in heat if trained[n].epoch > 3)
+        (other,) = (n for n in heat if n != best)
+        assert trained[other].loss == after_three[other].loss
+    assert told == [pytest.approx(epoch / 12) for epoch in range(1, 13)]
 
 
 @pytest.mark.parametrize(("starts", "units"), [(17, [8]), (2, [5, 8, 8, 6, 7, 9])])
 def test_any_number_races(stack: ModuleType, starts: int, units: list[int]) -> None:
-    """Also in several groups of leaders, and of several sizes; what was best has its weights."""
+    """Also of several sizes; what was best has its weights."""
     networks = [stack.Network(size, 0.2, 3e-3, n) for size in units for n in range(starts)]
-    trained = stack.train(examples(stack), networks, stack.Schedule(32, 6, 9))
-    assert sum(result.epoch > 3 for result in trained) == 5
+    trained = stack.train(examples(stack), networks, stack.Schedule(32, 8, 9))
     best = min(range(len(networks)), key=lambda n: trained[n].loss)
+    assert trained[best].epoch > 6
     assert trained[best].weights[0].shape == (20, networks[best].units)
 
 
-def test_who_is_finished_in_a_heat_does_not_go_on(stack: ModuleType) -> None:
-    """With a patience of one epoch, those that go on have taken as many steps as each other."""
-    networks = [stack.Network(8, 0.0, rate, seed) for rate in (1e38, 1e-2) for seed in range(2)]
-    trained = stack.train(examples(stack), networks, stack.Schedule(32, 8, 1))
-    assert all(result.epoch <= 1 for result in trained[:2])
-    assert max(result.epoch for result in trained[2:]) > 3
+def test_who_has_diverged_does_not_go_on(stack: ModuleType) -> None:
+    """It loses against any other, however many there are and however patient training is."""
+    networks = [stack.Network(8, 0.1 * n, r, 0) for n in range(4) for r in (1e38, 1e-3)]
+    trained = stack.train(examples(stack), networks, stack.Schedule(32, 8, 99))
+    assert all(result.epoch <= 1 for result in trained[::2])
+    assert any(result.epoch > 6 for result in trained[1::2])
 
 
-@pytest.mark.parametrize("units", [(7, 7), (5, 8)])
-def test_who_goes_on_goes_on_from_where_it_was(stack: ModuleType, units: tuple[int, int]) -> None:
-    """In another place, the next step is the one it would have taken where it was."""
-    networks = [stack.Network(size, 0.0, 1e-2, size) for size in units]
-    rows = examples(stack)
-    X = stack._with_ones(rows.X)
-    on_device = stack.ops.cast(X, stack._dtype())
-    sizes = stack.Sizes(rows.X.shape[1], X.shape[1], 3)
-    first = stack.Stack(networks, 2, sizes)
-    before, after = (list(next(stack._batches(rows, 40, first.units, (0, n)))) for n in (1, 2))
-    for batch in before:
-        first.state = stack.step.step(first.state, on_device, batch, first.places)
-    begun = [first.begun(h) for h in (1, 0)]
-    assert begun[0].steps == len(before)
-    second = stack.Stack(networks[::-1], 2, sizes, begun)
-    for batch in after:
-        for each in (first, second):
-            each.state = stack.step.step(each.state, on_device, batch, each.places)
-    for h in (0, 1):
-        for old, new in zip(first.begun(h).weights, second.begun(1 - h).weights, strict=True):
-            for there, here in zip(old, new, strict=True):
-                np.testing.assert_allclose(here, there, rtol=1e-5, atol=1e-6)
+def test_networks_past_memory_do_not_wait_for_each_other(
+    stack: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where only a few fit in memory, as many race at a time, and no more than that are kept."""
+    alive: list[int] = []
+    look = stack._Training._look
+
+    def counted(self: Any, epoch: int, states: Any) -> None:
+        alive.append(len(states))
+        look(self, epoch, states)
+
+    monkeypatch.setattr(stack._Training, "_look", counted)
+    monkeypatch.setattr(stack, "_RACING", 16 * 8 * 32 * 6)
+    trained = stack.train(examples(stack), grid(stack), stack.Schedule(32, 4, 9))
+    assert max(alive) == 6
+    assert alive.count(6) == 3  # of pools of six, five and five, until the heat
+    assert all(result.epoch for result in trained)
+
+
+losses = st.lists(st.floats(0, 1e6), min_size=2, max_size=7)
+
+
+@given(losses)
+def test_hope_is_between_nothing_and_the_lowest_loss(stack: ModuleType, curve: list[float]) -> None:
+    """One that did not fall in its last epoch hopes for no more than it has had."""
+    hope = stack._hoped(curve)
+    assert 0 <= hope <= min(curve)
+    if curve[-1] >= curve[-2]:
+        assert hope == min(curve)
+
+
+@given(losses, st.sampled_from([np.nan, np.inf]))
+def test_who_has_diverged_has_no_hope(stack: ModuleType, curve: list[float], end: float) -> None:
+    assert stack._hoped([*curve, end]) == np.inf
+
+
+@given(st.floats(0.01, 10), st.floats(0.5, 0.99), st.floats(0.5, 0.99))
+def test_who_falls_faster_hopes_for_more(
+    stack: ModuleType, last: float, one: float, other: float
+) -> None:
+    """Of two with the same loss the one that is falling faster is ahead."""
+    fast, slow = (stack._hoped([last / share, last]) for share in sorted((one, other)))
+    assert fast <= slow
+
+
+@st.composite
+def races(draw: Any) -> tuple[list[tuple[float, float, int]], list[list[float]]]:
+    """Draw settings, in the order of a pool, and a curve for each."""
+    rates, dropouts = st.sampled_from([1e-3, 2e-3, 3e-3]), st.sampled_from([0.1, 0.2])
+    settings = sorted(draw(st.sets(st.tuples(rates, dropouts, st.integers(0, 3)), min_size=1)))
+    curve = st.lists(st.one_of(st.floats(0.1, 2), st.just(np.nan)), min_size=6, max_size=6)
+    return settings, [draw(curve) for _ in settings]
+
+
+@given(races(), st.integers(1, 8), st.sampled_from(["settings", "starts"]))
+def test_the_most_hopeful_always_goes_on(stack: ModuleType, race: Any, epoch: int, of: str) -> None:
+    """Nobody is dropped but after three and six epochs, nor by one that hopes for less."""
+    (drawn, curves), settings = race, of == "settings"
+    networks = [stack.Network(8, dropout, rate, seed) for rate, dropout, seed in drawn]
+    numbers = list(range(len(networks)))
+    stay = stack._going_on(epoch, numbers, networks, curves, settings=settings)
+    hoped = [stack._hoped(curve) for curve in curves]
+    assert stay == sorted(set(stay))
+    assert min(hoped[n] for n in stay) == min(hoped)
+    if epoch not in {3, 6}:
+        assert stay == numbers
+    if settings and epoch in {3, 6}:
+        assert len(stay) <= max(2, -(-len(numbers) // 2))
+    if epoch == 6:
+        dropped = [hoped[n] for n in numbers if n not in stay]
+        assert max(hoped[n] for n in stay) <= min(dropped, default=np.inf)
+        assert settings or not dropped
+        assert len(stay) >= min(2, len(numbers))
+    if epoch == 3:
+        heats = stack._heats(numbers, networks, settings=settings)
+        assert list(chain.from_iterable(heats)) == numbers
+        assert all(sum(n in stay for n in heat) <= 1 <= len(heat) <= 4 for heat in heats)
+        assert {networks[n].learning_rate for n in stay} == {r for r, *_ in drawn} or settings
+
+
+@given(st.lists(st.sampled_from([4, 8, 16]), min_size=1, max_size=40), st.integers(0, 20))
+def test_every_network_has_one_place(stack: ModuleType, units: list[int], room: int) -> None:
+    """In one pool, no larger than there is room; and there in one group, of its own size."""
+    networks = [stack.Network(size, 0.1, 1e-3, seed) for seed, size in enumerate(units)]
+    pools = stack._pools(networks, room)
+    assert sorted(chain.from_iterable(pools)) == list(range(len(units)))
+    assert max(map(len, pools)) <= max(4, room)
+    for pool in pools:
+        groups = stack._groups(pool, networks)
+        assert list(chain.from_iterable(groups)) == pool
+        assert {len(group) for group in groups} <= {1, 2, 4}
+        assert all(len({networks[n].units for n in group}) == 1 for group in groups)
 
 
 def test_a_step_is_traced_once_for_numbers_of_rows_that_are_nearly_equal(
@@ -142,10 +250,9 @@ def test_a_step_is_traced_once_for_numbers_of_rows_that_are_nearly_equal(
 def test_batches_hold_every_row_once_and_weigh_it(stack: ModuleType) -> None:
     """Rows that fill up the last batch do not count; each epoch has an order of its own."""
     rows = examples(stack)
-    epochs = stack._batches(rows, 50, 4, seed=(3, 1))
     orders = []
-    for _ in range(2):
-        batches = list(next(epochs))
+    for epoch in (1, 2, 1):
+        batches = list(stack._batches(rows, 50, 4, seed=(3, epoch)))
         assert {batch.numbers.shape for batch in batches} == {(60,)}
         numbers = np.concatenate([batch.numbers for batch in batches])
         weight = np.concatenate([batch.weight for batch in batches])
@@ -154,6 +261,7 @@ def test_batches_hold_every_row_once_and_weigh_it(stack: ModuleType) -> None:
         assert all((batch.codes == rows.codes[batch.numbers]).all() for batch in batches)
         orders.append(numbers.tolist())
     assert orders[0] != orders[1]
+    assert orders[0] == orders[2]
 
 
 def test_what_fills_up_the_rows_is_zero(stack: ModuleType) -> None:

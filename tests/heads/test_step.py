@@ -74,58 +74,40 @@ def test_steps_are_those_of_keras(step: ModuleType, classes: int, keep: float) -
     inner = rng.normal(size=(2, _U, _D + 1)).astype(np.float32)
     outer = rng.normal(size=(2, _U, k)).astype(np.float32)
     rows = np.hstack([X, np.ones((12, 1), np.float32)])
-    state = step.start(inner.reshape(-1, _D + 1), outer, "float32")
-    places = step.Places.of(np.full((1, _U), keep, np.float32), np.array(_RATES, np.float32))
+    states = tuple(map(step.start, inner, outer, ["float32"] * 2))
+    places = step.Places.of([keep] * 2, _RATES)
     drawn = batches(step, classes)
     for batch in drawn:
-        state = step.step(state, rows, batch, places)
-    moved = np.asarray(state.inner.value).reshape(2, _U, _D + 1)
-    for h, rate in enumerate(_RATES):
+        states = step.step(states, rows, batch, places)
+    for h, (state, rate) in enumerate(zip(states, _RATES, strict=True)):
         expected = by_keras(X, inner[h].T, outer[h], drawn, keep, rate)
-        parts = (
-            moved[h, :, :-1].T,
-            moved[h, :, -1],
-            np.asarray(state.outer.value)[h],
-            np.asarray(state.last.value)[h],
-        )
-        for ours, theirs in zip(parts, expected, strict=True):
+        moved = np.asarray(state.inner.value)
+        last = np.asarray(state.outer.value), np.asarray(state.last.value)
+        for ours, theirs in zip((moved[:, :-1].T, moved[:, -1], *last), expected, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-5)
-        hidden = np.maximum(rows @ moved[h].T, 0)
-        scores = hidden @ expected[2] + expected[3]
-        np.testing.assert_allclose(step.logits(state, rows)[:, h], scores, rtol=1e-3, atol=1e-4)
+        scores = np.maximum(rows @ moved.T, 0) @ expected[2] + expected[3]
+        np.testing.assert_allclose(step.logits(state, rows), scores, rtol=1e-3, atol=1e-4)
 
 
-def test_a_place_without_a_network_stays_as_it_is(step: ModuleType) -> None:
-    """A rate of 0 moves nothing, neither layer."""
-    inner, outer, X = drawn_weights(2)
-    places = step.Places.of(np.ones((1, _U), np.float32), np.array([0, 0.01], np.float32))
-    state = trained(step, step.start(inner, outer, "float32"), X, places)
-    moved, moved_outer = np.asarray(state.inner.value), np.asarray(state.outer.value)
-    assert (moved[:_U] == inner[:_U]).all()
-    assert (moved_outer[0] == outer[0]).all()
-    assert not np.asarray(state.last.value)[0].any()
-    assert (moved[_U:] != inner[_U:]).all()
-    assert (moved_outer[1] != outer[1]).all()
-
-
-def test_a_network_of_fewer_units_is_what_it_is_in_a_place_of_its_own_size(
-    step: ModuleType,
-) -> None:
-    """Units that are never kept, and have no weights behind them, change nothing for the rest."""
-    inner, outer, X = drawn_weights(2)
-    outer[1, 3:] = 0
-    keep = np.ones((2, _U), np.float32)
-    keep[1, 3:] = 0
-    rate = np.array([0.01, 0.01], np.float32)
-    state = trained(step, step.start(inner, outer, "float32"), X, step.Places.of(keep, rate))
-    small = step.start(inner[_U : _U + 3], outer[1:, :3], "float32")
-    places = step.Places.of(np.ones((1, 3), np.float32), rate[1:])
-    alone = trained(step, small, X, places, units=3)
-    found = np.asarray(state.inner.value)[_U:]
-    np.testing.assert_allclose(found[:3], np.asarray(alone.inner.value), rtol=1e-5)
-    assert (found[3:] == inner[_U + 3 :]).all()
-    beside, by_itself = step.logits(state, X)[:, 1], step.logits(alone, X)[:, 0]
-    np.testing.assert_allclose(beside, by_itself, rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("keep", [(0.7, 0.7, 0.7), (1.0, 0.7, 0.4)])
+def test_a_network_moves_as_it_does_alone(step: ModuleType, keep: tuple[float, ...]) -> None:
+    """Whatever stands beside it, also when the others change on the way."""
+    inner, outer, X = drawn_weights(3)
+    rates = (0.01, 0.003, 0.02)
+    together = [step.start(*each, "float32") for each in zip(inner, outer, strict=True)]
+    alone = [step.start(*each, "float32") for each in zip(inner, outer, strict=True)]
+    for number, batch in enumerate(batches(step, 3)):
+        some = (0, 1, 2) if number < 3 else (2, 0)
+        places = step.Places.of([keep[h] for h in some], [rates[h] for h in some])
+        moved = step.step(tuple(together[h] for h in some), X, batch, places)
+        for h, state in zip(some, moved, strict=True):
+            together[h] = state
+            place = step.Places.of([keep[h]], [rates[h]])
+            (alone[h],) = step.step((alone[h],), X, batch, place)
+    for beside, by_itself in zip(together, alone, strict=True):
+        found, expected = (np.asarray(state.inner.value) for state in (beside, by_itself))
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+        assert float(beside.steps) == float(by_itself.steps)
 
 
 def test_products_in_bfloat16_go_the_same_way(step: ModuleType) -> None:
@@ -133,11 +115,10 @@ def test_products_in_bfloat16_go_the_same_way(step: ModuleType) -> None:
     from keras import ops
 
     inner, outer, X = drawn_weights(1)
-    places = step.Places.of(np.ones((1, _U), np.float32), np.array([0.01], np.float32))
     ways = []
     for dtype in ("float32", "bfloat16"):
-        state = trained(step, step.start(inner, outer, dtype), ops.cast(X, dtype), places)
-        ways.append(np.asarray(state.inner.value) - inner)
+        (state,) = trained(step, [step.start(inner[0], outer[0], dtype)], ops.cast(X, dtype))
+        ways.append(np.asarray(state.inner.value) - inner[0])
     exact, rounded = ways
     assert 0 < np.linalg.norm(rounded - exact) < 0.1 * np.linalg.norm(exact)
 
@@ -145,34 +126,37 @@ def test_products_in_bfloat16_go_the_same_way(step: ModuleType) -> None:
 def test_a_network_that_overflows_leaves_those_beside_it_alone(step: ModuleType) -> None:
     """Where one has become infinite, the other ends as it does in other company."""
     inner, outer, X = drawn_weights(2)
-    places = step.Places.of(np.ones((1, _U), np.float32), np.array([0.01, 0.01], np.float32))
-    expected = trained(step, step.start(inner, outer, "float32"), X, places)
-    outer[0] = np.inf
-    state = trained(step, step.start(inner, outer, "float32"), X, places)
-    assert np.isnan(step.logits(state, X)[:, 0]).any()
-    assert (step.logits(state, X)[:, 1] == step.logits(expected, X)[:, 1]).all()
+    ends = []
+    for first in (1, np.inf):
+        starts = zip(inner, (first * outer[0], outer[1]), strict=True)
+        ends.append(trained(step, [step.start(*each, "float32") for each in starts], X))
+    (_, expected), (overflown, found) = ends
+    assert np.isnan(step.logits(overflown, X)).any()
+    assert (step.logits(found, X) == step.logits(expected, X)).all()
 
 
 def test_a_unit_is_kept_by_its_share_of_the_draws(step: ModuleType) -> None:
     """Of all draws that there are, the share is exact, all of them or nearly none included."""
     draws = np.arange(1 << 16, dtype=np.uint16)
-    keep = np.array([[1, 0.75, 2**-16, 0]], np.float32)
-    places = step.Places.of(keep, np.ones(1, np.float32))
-    shares = (draws <= places.limit).mean(axis=2)[0]
-    assert (shares[:3] == keep[0, :3]).all()
-    np.testing.assert_allclose(places.scale[0, :, 0] * keep[0], [1, 1, 1, 0])
+    keep = [1, 0.75, 2**-16]
+    places = step.Places.of(keep, [1, 1, 1])
+    shares = (draws <= places.limit).mean(axis=2)[:, 0]
+    assert (shares == keep).all()
+    np.testing.assert_allclose(places.scale[:, 0, 0] * keep, 1)
 
 
 def drawn_weights(count: int) -> tuple[Any, Any, Any]:
     """Return first and second layers of networks, and 12 rows."""
     rng = np.random.default_rng(0)
-    shapes = (count * _U, _D), (count, _U, 3), (12, _D)
+    shapes = (count, _U, _D), (count, _U, 3), (12, _D)
     inner, outer, X = (rng.normal(size=shape).astype(np.float32) for shape in shapes)
     return inner, outer, X
 
 
-def trained(step: ModuleType, state: Any, X: Any, places: Any, units: int = _U) -> Any:
-    """Return the networks after some steps."""
+def trained(step: ModuleType, states: list[Any], X: Any) -> tuple[Any, ...]:
+    """Return networks without dropout after some steps."""
+    places = step.Places.of([1.0] * len(states), [0.01] * len(states))
+    moved = tuple(states)
     for batch in batches(step, 3):
-        state = step.step(state, X, batch._replace(drawn=batch.drawn[:units]), places)
-    return state
+        moved = step.step(moved, X, batch, places)
+    return moved
