@@ -149,7 +149,7 @@ def decode_alone(pictures: Path) -> float:
     import hashlib
 
     from headstart.extract.decode import MAX_PIXELS
-    from headstart.extract.pipeline import Decoder, Job
+    from headstart.extract.pipeline import Decoder, Decoding, Job
     from headstart.extract.run import Speed
 
     jobs = []
@@ -158,9 +158,8 @@ def decode_alone(pictures: Path) -> float:
         jobs.append(Job((digest, 0), file, file.name))
     threads = Speed().threads
     started = time.perf_counter()
-    with Decoder(
-        jobs, size=SIZE, max_pixels=MAX_PIXELS, workers=threads, ahead=4 * threads
-    ) as decoder:
+    decoding = Decoding(SIZE, MAX_PIXELS)
+    with Decoder(jobs, decoding, workers=threads, ahead=4 * threads) as decoder:
         for _ in decoder:
             pass
     return time.perf_counter() - started

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from headstart.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Container, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -243,8 +243,17 @@ class Filling:
 
     def missing(self, name: str, rows: Sequence[RowId]) -> list[RowId]:
         """Return the rows that layer `name` lacks, each once, in order."""
-        pictures, views = self._places(name)
-        return [row for row in dict.fromkeys(rows) if row not in (views if row[1] else pictures)]
+        lacking = self.lacking(name)
+        return [row for row in dict.fromkeys(rows) if row in lacking]
+
+    def lacking(self, name: str) -> Container[RowId]:
+        """Return what contains a row as long as layer `name` lacks it; any thread may ask."""
+        return _Lacking(self, name)
+
+    def has(self, name: str, row: RowId) -> bool:
+        """Tell whether layer `name` has a row."""
+        known = self._known.get((name, self.augmentation if row[1] else ""))
+        return known is not None and row in known.position
 
     def _places(self, name: str) -> tuple[Mapping[RowId, int], Mapping[RowId, int]]:
         """Return where the pictures themselves are, and where their views are, behind them."""
@@ -402,6 +411,15 @@ class Filling:
             path.unlink(missing_ok=True)
         self.damaged = []
         return gone
+
+
+@dataclass(frozen=True)
+class _Lacking:
+    filling: Filling
+    name: str
+
+    def __contains__(self, row: object) -> bool:
+        return not self.filling.has(self.name, cast("RowId", row))
 
 
 def write_rows(

@@ -447,7 +447,7 @@ class ClusterComputation(Computation):
         order = cluster.settle(
             _order(
                 self._filling,
-                self._plan.cuts,
+                self.plan.cuts,
                 pool,
                 cluster.cpus,
                 spec=self._spec,
@@ -458,7 +458,7 @@ class ClusterComputation(Computation):
         )
         self.remembered |= order.remembered
         self._filling.require(order.spec, weights=self.remembered["weights"])
-        missing = {name: set(self._plan.missing[name]) for name in cuts}
+        missing = {name: set(self.plan.missing[name]) for name in cuts}
         workers: set[tuple[str, int]] = set()
         for chunk, done in cluster.compute(order, self._chunks(self._jobs(cuts), missing)):
             self._take(done)
@@ -490,7 +490,7 @@ class ClusterComputation(Computation):
 
     @functools.cached_property
     def _files(self) -> dict[str, Path]:
-        pictures = self._plan.source.dataset.pictures
+        pictures = self.plan.source.dataset.pictures
         return {one.path: one.file for one in pictures if isinstance(one.file, Path)}
 
     def _say(self, count: int, workers: int) -> None:

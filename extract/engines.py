@@ -107,10 +107,7 @@ def resolve_engine(name: str) -> str:
     MissingExtraError
         When OpenVINO, or the backend that ``KERAS_BACKEND`` names, is asked for and not installed.
     """
-    if name == "auto":
-        installed = _has_openvino()
-        keras = "KERAS_BACKEND" in os.environ or gpu_capability() is not None
-        name = "openvino" if installed and not keras else "keras"
+    name = meant_engine(name)
     if name not in ("keras", "openvino"):
         raise HeadstartError(f"--engine {name}: expected auto, keras or openvino.")
     if name == "openvino":
@@ -118,6 +115,14 @@ def resolve_engine(name: str) -> str:
     else:
         require_backend()
     return name
+
+
+def meant_engine(name: str) -> str:
+    """Say which engine ``auto`` stands for on this machine; nothing is refused."""
+    if name != "auto":
+        return name
+    keras = "KERAS_BACKEND" in os.environ or gpu_capability() is not None
+    return "openvino" if _has_openvino() and not keras else "keras"
 
 
 def require_same_engine(name: str, holder: str, anew: str) -> None:

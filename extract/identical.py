@@ -46,10 +46,15 @@ def split_by_content(dataset: Dataset, sha256: Sequence[str], validation: float)
     if validation == 0 or any(picture.split for picture in dataset.pictures):
         return dataset
     pictures = tuple(
-        replace(picture, split="validation" if _position(digest) < validation else "train")
+        replace(picture, split=side(digest, validation))
         for picture, digest in zip(dataset.pictures, sha256, strict=True)
     )
     return replace(dataset, pictures=pictures)
+
+
+def side(sha256: str, validation: float) -> str:
+    """Return the split of a picture with this SHA-256 (hex), where a share is for validation."""
+    return "validation" if _position(sha256) < validation else "train"
 
 
 def _position(sha256: str) -> float:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import collections
-import concurrent.futures
 import contextlib
 import hashlib
-import itertools
 import queue
 import threading
 from dataclasses import dataclass, field
@@ -17,29 +14,29 @@ import numpy as np
 from headstart.cache import Draft
 from headstart.errors import DataError, ImageMemoryError, UnreadableImageError
 from headstart.extract._bases import Bases, Waits
+from headstart.extract._inorder import InOrder
+from headstart.extract.augment import Augmentation
 from headstart.extract.decode import DECODING, decode
 from headstart.extract.hashing import read_file
 from headstart.extract.places import threads
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from headstart.cache import RowId, Spec
     from headstart.extract._bases import Picture
-    from headstart.extract.augment import Augmentation
     from headstart.extract.base import Base
     from headstart.extract.places import Place
 
     _Batch = tuple[list[RowId], Mapping[str, NDArray[Any]]]
-    _Decoded = tuple[NDArray[np.uint8] | Exception, dict[str, str]]
+    _Result = tuple[NDArray[np.uint8] | Exception, dict[str, str]]
 
 _SHARD_BYTES = 16 << 20
 _SHARD_ROWS = (64, 1024)
 _AHEAD_BYTES = 24 << 20  # of pixels, decoded ahead
 _MOST_AHEAD = 512
-_AT_ONCE = 4  # pictures a thread takes: whoever waits for them is woken once for all
 _PATIENCE = 0.1  # seconds between looks at whether the other thread is done
 _CHANGED = "changed while it was being read; run extract again"
 
@@ -86,16 +83,45 @@ class Outcome:
     vanished: dict[str, str] = field(default_factory=dict)
 
 
-class Decoder:
-    """Threads that read and decode pictures, a bounded number ahead of whoever takes them.
+@dataclass(frozen=True)
+class Decoding:
+    """How the bytes of a picture become pixels, and those of its views.
 
-    The results come in the order of the jobs, so that neither the number of threads nor
-    their luck decides which row a picture becomes.
-
-    Parameters
+    Attributes
     ----------
-    ahead
-        How many pictures at most.
+    size, max_pixels, rule
+        As for `decode`.
+    augmentation
+        What makes the views other than 0 of it; None where there are none.
+    """
+
+    size: int
+    max_pixels: int
+    rule: str = DECODING
+    augmentation: Augmentation | None = None
+
+    @classmethod
+    def of(cls, spec: Spec, max_pixels: int) -> Self:
+        """Return that of a spec, with a limit of pixels."""
+        views = Augmentation.from_json(spec.augmentation) if spec.augmentation else None
+        return cls(spec.size, max_pixels, spec.decoding, views)
+
+    def __call__(self, data: bytes, digest: bytes, views: Sequence[int]) -> NDArray[np.uint8]:
+        """Return the pixels ``(views, size, size, 3)`` of a picture with this SHA-256 (hex).
+
+        Raises
+        ------
+        UnreadableImageError
+            If it cannot be decoded.
+        """
+        pixels = decode(data, self.size, max_pixels=self.max_pixels, rule=self.rule)
+        if self.augmentation is None:
+            return pixels[None]
+        return np.stack([self.augmentation.view(pixels, digest, view) for view in views])
+
+
+class Decoded(Protocol):
+    """Pictures on their way to the base.
 
     Attributes
     ----------
@@ -104,62 +130,63 @@ class Decoder:
         thread, the one that takes the results.
     """
 
+    vanished: dict[str, str]
+
+    def __iter__(self) -> Iterator[tuple[Job, NDArray[np.uint8] | Exception]]:
+        """Yield each job with its pixels ``(views, size, size, 3)``, or why there are none."""
+        ...
+
+
+class Decoder:
+    """Threads that read and decode pictures that were hashed, some ahead of whoever takes them.
+
+    The results come in the order of the jobs, so that neither the number of threads nor
+    their luck decides which row a picture becomes.
+
+    Parameters
+    ----------
+    ahead
+        How many pictures at most.
+    pinned
+        As for `InOrder`.
+
+    Attributes
+    ----------
+    vanished
+        As for `Decoded`.
+    """
+
     def __init__(
         self,
         jobs: Sequence[Job],
+        decoding: Decoding,
         *,
-        size: int,
-        max_pixels: int,
-        rule: str = DECODING,
-        augmentation: Augmentation | None = None,
         workers: int,
         ahead: int,
+        pinned: bool = False,
     ) -> None:
-        self._jobs, self._ended = iter(jobs), threading.Event()
-        self._size, self._max_pixels, self._rule = size, max_pixels, rule
-        self._augmentation = augmentation
+        self._decoding = decoding
         self.vanished: dict[str, str] = {}
         count = threads([job.file for job in jobs], workers)
-        self._pool = concurrent.futures.ThreadPoolExecutor(count, "decode")
-        self._at_once = max(1, min(_AT_ONCE, min(ahead, len(jobs)) // (2 * count)))
-        self._waiting: collections.deque[
-            tuple[list[Job], concurrent.futures.Future[list[_Decoded]]]
-        ] = collections.deque()
-        for _ in range(ahead // self._at_once):
-            self._submit()
+        self._line = InOrder(
+            self._decode, jobs, threads=count, ahead=ahead, name="decode", pinned=pinned
+        )
 
     def __enter__(self) -> Self:
         """Return self: the threads are at work already."""
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: object) -> None:
         """Let go of the jobs not begun, and wait for those in hand."""
-        self._ended.set()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._line.__exit__(*error)
 
     def __iter__(self) -> Iterator[tuple[Job, NDArray[np.uint8] | Exception]]:
         """Yield each job with its pixels ``(views, size, size, 3)``, or why there are none."""
-        while self._waiting:
-            some, future = self._waiting.popleft()
-            for job, (result, vanished) in zip(some, future.result(), strict=True):
-                self.vanished |= vanished
-                yield job, result
-            self._submit()
+        for job, (result, vanished) in self._line:
+            self.vanished |= vanished
+            yield job, result
 
-    def _views(self, job: Job, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        if self._augmentation is None:
-            return pixels[None]
-        return np.stack([self._augmentation.view(pixels, job.row[0], n) for n in job.views])
-
-    def _submit(self) -> None:
-        some = list(itertools.islice(self._jobs, self._at_once))
-        if some:
-            self._waiting.append((some, self._pool.submit(self._decode_all, some)))
-
-    def _decode_all(self, some: list[Job]) -> list[_Decoded]:
-        return [self._decode(job) for job in some if not self._ended.is_set()]
-
-    def _decode(self, job: Job) -> _Decoded:
+    def _decode(self, job: Job) -> _Result:
         """Return the picture, or why there is none, and the places where it is no more."""
         vanished: dict[str, str] = {}
         for file, path in job.places:
@@ -169,10 +196,9 @@ class Decoder:
                 vanished[path] = str(error)
                 continue
             try:
-                pixels = decode(data, self._size, max_pixels=self._max_pixels, rule=self._rule)
+                return self._decoding(data, job.row[0], job.views), vanished
             except UnreadableImageError as error:
                 return error, vanished
-            return self._views(job, pixels), vanished
         return OSError(vanished[job.path]), vanished
 
 
@@ -214,11 +240,10 @@ class Writer:
         self,
         sink: Sink,
         specs: Mapping[str, Spec],
-        missing: Mapping[str, Sequence[RowId]],
+        missing: Mapping[str, Container[RowId]],
         run: Mapping[str, Any],
     ) -> None:
-        self._sink, self._specs, self._run = sink, specs, run
-        self._missing = {name: set(missing[name]) for name in specs}
+        self._sink, self._specs, self._missing, self._run = sink, specs, missing, run
         #: By layer, and whether they are augmented views, which have shards of their own.
         self._held: dict[tuple[str, bool], Draft] = {}
         self._queue: queue.Queue[_Batch | None] = queue.Queue(maxsize=2)
@@ -324,7 +349,7 @@ def shard_rows(row_bytes: int) -> int:
 
 
 def run_jobs(
-    decoder: Decoder,
+    decoded: Decoded,
     bases: Sequence[Base],
     writer: Writer,
     names: Mapping[str, str],
@@ -353,9 +378,9 @@ def run_jobs(
     line = Bases(bases, waits)
 
     def usable() -> Iterator[Picture]:
-        for job, result in waits.on_each("decoding", decoder):
+        for job, result in waits.on_each("decoding", decoded):
             if on_error == "fail":
-                _stop(decoder.vanished, job, result)
+                _stop(decoded.vanished, job, result)
             if isinstance(result, Exception):
                 _note(outcome, job, result)
                 progress(len(job.views), waits.limit)
@@ -377,7 +402,7 @@ def run_jobs(
         for rows, features in line.left():  # computed is computed
             keep(rows, features)
         raise
-    outcome.vanished |= decoder.vanished
+    outcome.vanished |= decoded.vanished
 
 
 def _stop(vanished: Mapping[str, str], job: Job, result: object) -> None:

@@ -121,9 +121,8 @@ class Source:
     def each(self) -> Iterator[tuple[Picture, RowId]]:
         """Yield every row: the pictures in order, each before its views."""
         for picture, digest in zip(self.dataset.pictures, self.sha256, strict=True):
-            more = self.views if picture.split in ("", "train") else 0
-            for view in range(1 + more):
-                yield picture, (digest.encode(), view)
+            for row in rows_of(digest, picture.split, self.views):
+                yield picture, row
 
     def rows(self) -> Rows:
         """Return the rows of every picture."""
@@ -165,8 +164,7 @@ def read_source(
     DataError, DataNotFoundError
         If the dataset cannot be used as it is, or no file of it can be read.
     """
-    if not 0 <= validation < 1:
-        raise DataError(f"validation must be a share from 0 to below 1; found {validation}")
+    require_share(validation)
     dataset = list_dataset(data, labels=labels)
     if listed is not None:
         listed()
@@ -179,18 +177,53 @@ def read_source(
             progress("reading", done, total)
 
     found = hash_files([p.file for p in dataset.pictures], workers=workers, progress=tell)
+    return make_source(dataset, found, validation=validation, views=views)
+
+
+def require_share(validation: float) -> None:
+    """Refuse what is no share for validation.
+
+    Raises
+    ------
+    DataError
+        If it is below 0, or not below 1.
+    """
+    if not 0 <= validation < 1:
+        raise DataError(f"validation must be a share from 0 to below 1; found {validation}")
+
+
+def make_source(
+    dataset: Dataset, sha256: Sequence[str | LeftOut], *, validation: float = 0.0, views: int = 0
+) -> Source:
+    """Return what there is of a dataset, with a split if it brings none.
+
+    Parameters
+    ----------
+    sha256
+        Of each of its pictures in hex, or why it cannot be read.
+    """
     readable: list[tuple[Picture, str]] = []
     left_out = list(dataset.left_out)
-    for picture, digest in zip(dataset.pictures, found, strict=True):
+    for picture, digest in zip(dataset.pictures, sha256, strict=True):
         if isinstance(digest, str):
             readable.append((picture, digest))
         else:
             left_out.append(LeftOut(picture.path, digest.reason))
     source = _source(dataset, readable, left_out)
     split = split_by_content(source.dataset, source.sha256, validation)
-    own = any(picture.split for picture in dataset.pictures)
-    ignored = validation if own else 0.0
+    ignored = validation if has_splits(dataset) else 0.0
     return dataclasses.replace(source, dataset=split, views=views, ignored_validation=ignored)
+
+
+def has_splits(dataset: Dataset) -> bool:
+    """Tell whether a dataset brings a split."""
+    return any(picture.split for picture in dataset.pictures)
+
+
+def rows_of(sha256: str, split: str, views: int) -> list[RowId]:
+    """Return the rows of a picture on a split: itself, and its views if it may be trained on."""
+    more = views if split in ("", "train") else 0
+    return [(sha256.encode(), view) for view in range(1 + more)]
 
 
 def _source(

@@ -21,15 +21,17 @@ from headstart.extract import plan as planning
 from headstart.extract.base import BATCH_SIZE
 from headstart.extract.changes import Changes, changes
 from headstart.extract.computation import Computation, same_weights
+from headstart.extract.dataset import list_dataset
 from headstart.extract.decode import DECODING, RESAMPLING, RULES
 from headstart.extract.layers import check_layers, check_size
+from headstart.extract.onepass import OnePass
 from headstart.extract.parts import PartSummary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from headstart.cache import Progress, Spec
-    from headstart.extract.cluster import Ahead
+    from headstart.extract.cluster import Ahead, ClusterComputation
     from headstart.extract.parts import Part
     from headstart.extract.plan import Plan, Settings, Source
 
@@ -229,10 +231,10 @@ def fill_part(
             on_error=on_error,
             speed=speed or Speed(),
             progress=progress,
+            part=part,
         )
-        rows = {row for row in planning.ids(run.plan.source) if part.has(row[0])}
-        run.take(part)
         run.compute(settings)
+        rows = {row for row in planning.ids(run.plan.source) if part.has(row[0])}
         outcome = run.work.outcome
         unreadable = run.plan.unreadable | outcome.unreadable
         bad = {row for row in rows if row[0].decode() in unreadable}
@@ -250,12 +252,16 @@ class _Run:
     """What a run has of its store and its work, as far as it has come."""
 
     filling: Filling
-    plan: Plan
-    work: Computation
+    work: OnePass | Computation
 
     def __init__(self) -> None:
         self.ends = contextlib.ExitStack()
-        self._ahead: Ahead | None = None
+        self._ray: Ahead | None = None
+
+    @property
+    def plan(self) -> Plan:
+        """What the run is, or was, to do."""
+        return self.work.plan
 
     def prepare(
         self,
@@ -268,35 +274,67 @@ class _Run:
         speed: Speed,
         progress: Progress | None,
         repair: bool = False,
+        part: Part | None = None,
     ) -> None:
-        """Read the store and the dataset, and plan what to compute."""
+        """Read the store, list the dataset and, for a cluster, plan what to compute."""
         self.filling = filling = Filling(Path(path), repair=repair)
         require(filling, settings)
         _require_place(Path(path))
-        self._progress = progress
-        self._options: dict[str, Any] = {
+        options: dict[str, Any] = {
             "spec": asked_spec(filling, settings),
             "remembered": planning.remembered(filling, settings, data),
             "speed": speed,
             "on_error": on_error,
         }
+        if speed.on:
+            self.work = self._for_cluster(
+                data, settings, labels=labels, part=part, progress=progress, options=options
+            )
+        else:
+            planning.require_share(planning.validation(filling, settings))
+            dataset = list_dataset(data, labels=labels)
+            self.work = OnePass(filling, dataset, settings, progress=progress, part=part, **options)
+
+    def compute(self, settings: Settings) -> None:
+        """Compute what is missing, if anything is, or if only the base can tell."""
+        work = self.work
+        if isinstance(work, OnePass) or work.total or not same_weights(self.filling, settings):
+            work.compute()
+
+    def _for_cluster(
+        self,
+        data: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+        settings: Settings,
+        *,
+        labels: Sequence[str] | None,
+        part: Part | None,
+        progress: Progress | None,
+        options: dict[str, Any],
+    ) -> ClusterComputation:
+        """Hash the pictures here, and plan what a cluster shall compute."""
+        from headstart.extract.cluster import ClusterComputation
+
+        filling = self.filling
         source = planning.read_source(
             data,
             labels=labels,
             validation=planning.validation(filling, settings),
             views=planning.views(filling, settings),
-            workers=speed.threads,
+            workers=options["speed"].threads,
             progress=progress,
-            listed=lambda: self._look_ahead(settings),
+            listed=lambda: self._look_ahead(settings, options),
         )
-        self.plan = planning.make_plan(source, filling, settings)
-        if on_error == "fail":
-            _require_all(self.plan)
-        self._make_work()
+        plan = planning.make_plan(source, filling, settings)
+        if options["on_error"] == "fail":
+            _require_all(plan)
+        plan = plan if part is None else part.of_plan(plan)
+        work = ClusterComputation(filling, plan, progress=progress, **options)
+        work.ahead = self._ray
+        return work
 
-    def _look_ahead(self, settings: Settings) -> None:
+    def _look_ahead(self, settings: Settings, options: dict[str, Any]) -> None:
         """Start Ray on this machine while files are read, if the store holds nothing yet."""
-        if self._options["speed"].on != "ray" or self.filling.spec is not None:
+        if options["speed"].on != "ray" or self.filling.spec is not None:
             return
         from headstart.extract import cluster
 
@@ -304,28 +342,8 @@ class _Run:
         # What Ray says at its start is not for stdout either. Here, as that is the whole process's:
         # set and reset in the order of a stack, and not in the thread that starts Ray.
         self.ends.enter_context(contextlib.redirect_stdout(sys.stderr))
-        self._ahead = self.ends.enter_context(cluster.ahead(self.filling, cuts, **self._options))
-        self._ahead.start()
-
-    def take(self, part: Part) -> None:
-        """Leave all but a part of the work to others."""
-        self.plan = part.of_plan(self.plan)
-        self._make_work()
-
-    def _make_work(self) -> None:
-        options = {**self._options, "progress": self._progress}
-        if not self._options["speed"].on:
-            self.work = Computation(self.filling, self.plan, **options)
-            return
-        from headstart.extract.cluster import ClusterComputation
-
-        self.work = there = ClusterComputation(self.filling, self.plan, **options)
-        there.ahead = self._ahead
-
-    def compute(self, settings: Settings) -> None:
-        """Compute what is missing, if anything is, or if only the base can tell."""
-        if self.work.total or not same_weights(self.filling, settings):
-            self.work.compute()
+        self._ray = self.ends.enter_context(cluster.ahead(self.filling, cuts, **options))
+        self._ray.start()
 
 
 @contextlib.contextmanager
@@ -425,7 +443,7 @@ def _require_all(plan: Plan) -> None:
         )
 
 
-def _publish(filling: Filling, plan: Plan, work: Computation, started: float) -> Summary:
+def _publish(filling: Filling, plan: Plan, work: OnePass | Computation, started: float) -> Summary:
     """Swap in the catalog, and say what was done since `started` (a `perf_counter`)."""
     outcome = work.outcome
     unreadable = plan.unreadable | outcome.unreadable
@@ -443,12 +461,13 @@ def _publish(filling: Filling, plan: Plan, work: Computation, started: float) ->
         settings=work.remembered,
         seconds=time.perf_counter() - started if outcome.computed else 0.0,
     )
-    distinct = len(set(rows.ids()))
+    distinct = set(rows.ids())
+    computed = len(distinct & outcome.computed)
     return Summary(
         rows=len(rows.path),
-        computed=len(outcome.computed),
-        reused=distinct - len(outcome.computed),
-        duplicates=len(rows.path) - distinct,
+        computed=computed,
+        reused=len(distinct) - computed,
+        duplicates=len(rows.path) - len(distinct),
         left_out=source.left_out,
         source=source,
         seconds=time.perf_counter() - started,

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from headstart.cache import write_rows
 from headstart.errors import SpecMismatchError
-from headstart.extract.augment import Augmentation
-from headstart.extract.pipeline import Decoder, Job, Outcome, Writer, distance, run_jobs
+from headstart.extract.pipeline import Decoder, Decoding, Job, Outcome, Writer, distance, run_jobs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -129,10 +128,7 @@ def compute(order: Order, chunk: Chunk) -> Done:
     spec, outcome, sink = order.spec, Outcome(), _Shards(order.shards)
     decoder = Decoder(
         chunk.jobs,
-        size=spec.size,
-        max_pixels=order.remembered["max_pixels"],
-        rule=spec.decoding,
-        augmentation=Augmentation.from_json(spec.augmentation) if spec.augmentation else None,
+        Decoding.of(spec, order.remembered["max_pixels"]),
         workers=order.threads,
         ahead=distance(
             spec.size,
@@ -141,11 +137,12 @@ def compute(order: Order, chunk: Chunk) -> Done:
             workers=order.threads,
         ),
     )
+    missing = {name: set(rows) for name, rows in chunk.missing.items()}
     specs = {
         name: dataclasses.replace(spec, layer=layer, pool=order.pool)
         for name, layer in order.cuts.items()
     }
-    with decoder, Writer(sink, specs, chunk.missing, order.remembered) as writer:
+    with decoder, Writer(sink, specs, missing, order.remembered) as writer:
         run_jobs(
             decoder,
             [base],

@@ -98,8 +98,7 @@ def _read(file: Path) -> Any:
     from headstart.extract.decode import decode
 
     data = file.read_bytes()
-    for _ in range(2):  # once to know the picture, once to see that it is still the same
-        hashlib.sha256(data).hexdigest()
+    hashlib.sha256(data).hexdigest()
     return decode(data, 150)
 
 

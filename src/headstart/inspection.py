@@ -15,7 +15,7 @@ from headstart.errors import UnreadableImageError
 from headstart.extract.base import LayerInfo, layer_table, load_base
 from headstart.extract.decode import MAX_PIXELS
 from headstart.extract.layers import check_layers
-from headstart.extract.pipeline import Decoder, distance, shard_rows
+from headstart.extract.pipeline import Decoder, Decoding, distance, shard_rows
 from headstart.extract.plan import jobs, read_source
 from headstart.extract.run import Speed
 from headstart.extract.weights import find_weights
@@ -129,13 +129,8 @@ def _usable(
     """Decode each different picture; return those that can be used, and the seconds it took."""
     wanted, started = jobs(source), time.perf_counter()
     unreadable: dict[str, str] = {}
-    decoder = Decoder(
-        wanted,
-        size=size,
-        max_pixels=max_pixels,
-        workers=speed.threads,
-        ahead=4 * speed.threads,
-    )
+    decoding = Decoding(size, max_pixels)
+    decoder = Decoder(wanted, decoding, workers=speed.threads, ahead=4 * speed.threads)
     with decoder:
         for done, (job, result) in enumerate(decoder, 1):
             if isinstance(result, UnreadableImageError):

@@ -18,7 +18,16 @@ from headstart.cache import Filling, RowId
 from headstart.cache.shard import read_head
 from headstart.extract import pipeline
 from headstart.extract._bases import Bases, Waits
-from headstart.extract.pipeline import Decoder, Job, Outcome, Writer, distance, run_jobs, shard_rows
+from headstart.extract.pipeline import (
+    Decoder,
+    Decoding,
+    Job,
+    Outcome,
+    Writer,
+    distance,
+    run_jobs,
+    shard_rows,
+)
 from stores import SPEC
 
 
@@ -49,7 +58,7 @@ def test_decoder_keeps_the_order_and_its_distance(
 
     monkeypatch.setattr(pipeline, "decode", decode)
     wanted = jobs(tmp_path, 40)
-    with Decoder(wanted, size=8, max_pixels=1000, workers=workers, ahead=ahead) as decoder:
+    with Decoder(wanted, Decoding(8, 1000), workers=workers, ahead=ahead) as decoder:
         for taken, (job, pixels) in enumerate(decoder):
             assert job == wanted[taken]
             assert not isinstance(pixels, Exception)
@@ -78,8 +87,8 @@ def test_decoder_lets_go_when_left(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         return np.zeros((size, size, 3), np.uint8)
 
     monkeypatch.setattr(pipeline, "decode", decode)
-    with Decoder(jobs(tmp_path, 50), size=8, max_pixels=1000, workers=2, ahead=40) as decoder:
-        monkeypatch.setattr(decoder, "_ended", ended)
+    with Decoder(jobs(tmp_path, 50), Decoding(8, 1000), workers=2, ahead=40) as decoder:
+        monkeypatch.setattr(decoder._line, "_ended", ended)
     assert len(begun) <= 2
 
 
@@ -178,7 +187,7 @@ def run_on(
     filling, outcome = Filling(store), Outcome()
     rows = [job.row for job in wanted]
     spec = dataclasses.replace(SPEC, layer="mixed0")
-    decoder = Decoder(wanted, size=8, max_pixels=1000, workers=3, ahead=20)
+    decoder = Decoder(wanted, Decoding(8, 1000), workers=3, ahead=20)
     try:
         with decoder, Writer(filling, {"mixed0": spec}, {"mixed0": rows}, {}) as writer:
             run_jobs(

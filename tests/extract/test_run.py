@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import shutil
@@ -36,9 +37,11 @@ from headstart.extract import (
     fill_store,
     hashing,
     pipeline,
+    reading,
 )
 from headstart.extract import base as base_module
 from headstart.extract import decode as decoding
+from headstart.extract import plan as planning
 from headstart.extract._bases import Bases
 from headstart.extract.augment import Augmentation
 from headstart.extract.identical import Conflicts
@@ -440,7 +443,7 @@ def test_a_refusal_leaves_no_store_and_comes_before_reading(
     pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Unknown layers, sizes and places are refused before a file is hashed; nothing is made."""
-    monkeypatch.setattr("headstart.extract.plan.hash_files", lambda *_, **__: pytest.fail("read"))
+    monkeypatch.setattr(reading, "read_file", lambda *_: pytest.fail("read"))
     monkeypatch.setattr("headstart.extract.layers.MIN_SIZE", 75)
     for settings, message in (
         ({"layers": ("mixd7",)}, "no layer 'mixd7'"),
@@ -500,7 +503,7 @@ def test_a_missing_shard_is_missed_before_a_picture_is_read(
     (gone,) = (tmp_path / "store" / "shards").iterdir()
     gone.unlink()
     fakes.draw(pets / "cat" / "new.png", seed=1)
-    monkeypatch.setattr("headstart.extract.plan.hash_files", lambda *_, **__: pytest.fail("read"))
+    monkeypatch.setattr(reading, "read_file", lambda *_: pytest.fail("read"))
     with pytest.raises(CorruptStoreError, match=rf"{gone.name} is missing.*verify .* --repair"):
         run(pets, tmp_path / "store")
 
@@ -518,29 +521,59 @@ def test_identical_pictures_are_computed_once(pets: Path, tmp_path: Path) -> Non
     assert_rows_are_their_pictures(Store.open(tmp_path / "store"), pets)
 
 
-def change_once_hashed(monkeypatch: pytest.MonkeyPatch, *victims: Path) -> None:
-    """Write other bytes into files after they were hashed, before they are decoded."""
+def change_once_read(monkeypatch: pytest.MonkeyPatch, *victims: Path) -> None:
+    """Write other bytes into files once all were read, before the second pass reads them again."""
+    real = planning.make_source
 
-    def hash_files(*arguments: Any, **options: Any) -> Any:
-        found = hashing.hash_files(*arguments, **options)
+    def make_source(*arguments: Any, **options: Any) -> Any:
+        found = real(*arguments, **options)
         for victim in victims:
             victim.write_bytes(b"changed")
         return found
 
-    monkeypatch.setattr("headstart.extract.plan.hash_files", hash_files)
+    monkeypatch.setattr(planning, "make_source", make_source)
 
 
-def test_picture_that_changes_while_it_is_read_is_left_out(
+def test_what_is_hashed_is_what_is_computed(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A picture that changes as soon as it was read is a row of what it was, by that's digest."""
+    victim = pets / "cat" / "0003.png"
+    before = victim.read_bytes()
+    expected = fakes.features_of(victim, "mixed7", size=SIZE)
+
+    def read_file(file: Any) -> bytes:
+        data = hashing.read_file(file)
+        if file == victim:
+            victim.write_bytes(b"changed")
+        return data
+
+    monkeypatch.setattr(reading, "read_file", read_file)
+    summary = run(pets, tmp_path / "store")
+    assert (summary.rows, summary.computed, summary.left_out) == (20, 20, ())
+    store = Store.open(tmp_path / "store")
+    row = store.paths().index("cat/0003.png")
+    assert store.image_sha256()[row] == hashlib.sha256(before).hexdigest().encode()
+    np.testing.assert_array_equal(
+        store.features("mixed7", rows=np.array([row]), dtype="float16")[0], expected
+    )
+
+
+def test_picture_that_changes_before_the_second_pass_is_left_out(
     pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bytes other than the ones hashed never become a row under the old name."""
     victim = pets / "cat" / "0003.png"
     before = victim.read_bytes()
-    change_once_hashed(monkeypatch, victim)
-    summary = run(pets, tmp_path / "store")
+    victim.unlink()
+    run(pets, tmp_path / "store")
+    victim.write_bytes(before)
+    change_once_read(monkeypatch, victim)
+    summary = run(pets, tmp_path / "store", pool="avg")
     assert [(row.path, "changed while" in row.reason) for row in summary.left_out] == [
         ("cat/0003.png", True)
     ]
+    assert (summary.rows, summary.computed, summary.reused) == (19, 19, 0)
     victim.write_bytes(before)
     monkeypatch.undo()
     fakes.install(monkeypatch)
@@ -555,23 +588,27 @@ def test_a_copy_of_a_changed_picture_takes_its_place(
     copies = pets / "cat" / "copy.png", pets / "dog" / "copy.png"
     before = {file: victim.read_bytes() for file in (victim, *copies)}
     before[other] = other.read_bytes()
+    for file in (victim, other):
+        file.unlink()
+    for name in ("store", "other", "third"):
+        run(pets, tmp_path / name)
 
     def restore() -> None:
         for file, content in before.items():
             file.write_bytes(content)
 
     restore()
-    change_once_hashed(monkeypatch, victim, other)
+    change_once_read(monkeypatch, victim, other)
     victim_only = {"cat/0003.png"}
-    summary = run(pets, tmp_path / "store")
+    summary = run(pets, tmp_path / "store", pool="avg")
     assert {row.path for row in summary.left_out} - {"dog/0003.png"} == victim_only
     assert (summary.rows, summary.computed, summary.duplicates) == (20, 19, 1)
     store = Store.open(tmp_path / "store")
     assert {"cat/copy.png", "dog/copy.png"} <= set(store.paths())
     assert_rows_are_their_pictures(store, pets)
     restore()
-    change_once_hashed(monkeypatch, *before)
-    again = run(pets, tmp_path / "other")
+    change_once_read(monkeypatch, *before)
+    again = run(pets, tmp_path / "other", pool="avg")
     assert {row.path for row in again.left_out} == {
         "cat/0003.png",
         "cat/copy.png",
@@ -580,7 +617,7 @@ def test_a_copy_of_a_changed_picture_takes_its_place(
     }
     restore()
     with pytest.raises(DataError, match=r"^cat/0003\.png: changed while"):
-        fill_store(pets, tmp_path / "third", Settings(size=SIZE), on_error="fail")
+        fill_store(pets, tmp_path / "third", Settings(size=SIZE, pool="avg"), on_error="fail")
 
 
 def test_only_usable_pictures_are_counted(pets: Path, tmp_path: Path) -> None:

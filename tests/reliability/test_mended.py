@@ -289,7 +289,8 @@ def test_interrupt_at_any_time_says_what_is_kept(
         raise KeyboardInterrupt
 
     for where, text in {
-        "headstart.extract.plan.hash_files": "all that was computed before is kept",
+        "headstart.extract.run.list_dataset": "all that was computed before is kept",
+        "headstart.extract.reading.read_file": "0 of 40 pictures are kept",
         "headstart.cache.Filling.publish": "40 of 40 pictures are kept",
         "headstart.cache.Store.open": "40 of 40 pictures are kept",
     }.items():

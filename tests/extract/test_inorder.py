@@ -1,0 +1,96 @@
+"""Threads that work ahead: results in order, a bound, errors in their place, and an end."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from headstart.extract._inorder import InOrder
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    count=st.integers(0, 60),
+    threads=st.integers(1, 5),
+    ahead=st.integers(1, 70),
+    seed=st.integers(0, 99),
+)
+def test_results_come_in_order_and_no_work_is_far_ahead(
+    count: int, threads: int, ahead: int, seed: int
+) -> None:
+    """Each item is worked on once, whatever the threads' luck, `ahead` of the results at most."""
+    lock, begun = threading.Lock(), list[int]()
+    pauses = random.Random(seed).choices([0, 0, 0.0005], k=count)
+
+    def work(item: int) -> int:
+        with lock:
+            begun.append(item)
+        time.sleep(pauses[item])
+        return item**2
+
+    with InOrder(work, range(count), threads=threads, ahead=ahead, name="test") as line:
+        for taken, (item, result) in enumerate(line):
+            assert (item, result) == (taken, taken**2)
+            assert len(begun) <= taken + 1 + ahead
+    assert sorted(begun) == list(range(count))
+
+
+def test_an_error_is_raised_where_its_result_is_taken() -> None:
+    """Not before: what came earlier is used first."""
+
+    def work(item: int) -> int:
+        if item == 8:
+            raise ArithmeticError(item)
+        return item
+
+    taken = list[int]()
+
+    def take() -> None:
+        with InOrder(work, range(20), threads=2, ahead=16, name="test") as line:
+            taken.extend(item for item, _ in line)
+
+    with pytest.raises(ArithmeticError, match="8"):
+        take()
+    assert taken == list(range(8))
+
+
+def test_leaving_lets_go_of_what_is_not_begun() -> None:
+    """Only the items in hand are waited for, not the rest of a thread's four."""
+    begun, ended = list[int](), threading.Event()
+
+    def work(item: int) -> None:
+        begun.append(item)
+        assert ended.wait(60)
+
+    line = InOrder(work, range(50), threads=2, ahead=40, name="test")
+    while len(begun) < 2:
+        time.sleep(0.001)
+    line._ended.set()
+    ended.set()
+    line.__exit__()
+    assert len(begun) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="threads cannot be kept to a core")
+def test_pinned_threads_keep_to_a_core_each() -> None:
+    """They take the cores of the process in turn; its other threads go where they will."""
+    before = frozenset(os.sched_getaffinity(0))
+    meeting = threading.Barrier(len(before))
+
+    def work(item: int) -> frozenset[int]:
+        meeting.wait(60)  # so that each thread has one
+        return frozenset(os.sched_getaffinity(0))
+
+    count = len(before)
+    for pinned, expected in ((True, {frozenset({core}) for core in before}), (False, {before})):
+        with InOrder(
+            work, range(count), threads=count, ahead=count, name="test", pinned=pinned
+        ) as line:
+            assert {cores for _, cores in line} == expected
+    assert os.sched_getaffinity(0) == before
