@@ -24,6 +24,21 @@ def cores() -> int:
     return min(_available(), *_shares) if _shares else _available()
 
 
+def has_every_core() -> bool:
+    """Tell whether this process may use every core of the machine, so that it may share them out.
+
+    Of several that were each given some, all would else choose the same ones.
+    """
+    return cores() == os.cpu_count()
+
+
+def keep_to_core(number: int) -> None:
+    """Let the calling thread run on one core only, counted from 0 and over; not on every system."""
+    if hasattr(os, "sched_setaffinity"):
+        mine = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {mine[number % len(mine)]})
+
+
 @cache
 def _available() -> int:
     try:

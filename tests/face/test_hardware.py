@@ -41,3 +41,31 @@ def test_elsewhere_the_kind_of_processor_has_to_do(
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
     monkeypatch.setattr(shutil, "which", lambda _: None)
     assert _hardware.machine() == f"1 core of {platform.machine()}, no GPU"
+
+
+def test_a_process_has_every_core_unless_it_is_kept_from_some(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By the system or by its own share; then it must not choose cores for its threads."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+    monkeypatch.setattr(_hardware, "_shares", [])
+    assert _hardware.has_every_core()
+    _hardware.keep_to(3)
+    assert not _hardware.has_every_core()
+    monkeypatch.setattr(_hardware, "_shares", [])
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2}, raising=False)
+    assert not _hardware.has_every_core()
+
+
+def test_a_thread_keeps_to_one_core_of_those_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted over and over; where the system cannot, it goes where it will."""
+    kept = list[set[int]]()
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {1, 5}, raising=False)
+    monkeypatch.setattr(os, "sched_setaffinity", lambda _, own: kept.append(own), raising=False)
+    for number in range(3):
+        _hardware.keep_to_core(number)
+    assert kept == [{1}, {5}, {1}]
+    monkeypatch.delattr(os, "sched_setaffinity")
+    _hardware.keep_to_core(0)
+    assert len(kept) == 3
