@@ -7,6 +7,7 @@ import errno
 import io
 import math
 import os
+import threading
 from typing import TYPE_CHECKING, Any
 
 import h5py
@@ -46,13 +47,22 @@ _DOUBTS = (
 LIBVER = ("v108", "v110")
 
 
+_building = threading.Lock()
+
+
 def build(fill: Callable[[h5py.File], None]) -> bytes:
     """Return the bytes of an HDF5 file made by `fill`, without touching a disk.
 
     The file is written with one plain write afterwards, so that a full disk is an
     OSError of ours and never a failure inside the HDF5 library. The same content gives the same
-    bytes, whenever it is written: no time of its own is in it.
+    bytes, whenever it is written: no time of its own is in it. One thread at a time builds: what
+    HDF5 closes together with a file in memory may be another thread's.
     """
+    with _building:
+        return _built(fill)
+
+
+def _built(fill: Callable[[h5py.File], None]) -> bytes:
     buffer = io.BytesIO()
     access, creation = h5py.h5p.create(h5py.h5p.FILE_ACCESS), h5py.h5p.create(h5py.h5p.FILE_CREATE)
     access.set_libver_bounds(h5py.h5f.LIBVER_V18, h5py.h5f.LIBVER_V110)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -176,3 +177,16 @@ def test_a_chunk_of_another_length_is_refused(packed: bytes) -> None:
         dataset.id.write_direct_chunk((0, 0), packed)
         with pytest.raises((ValueError, OSError)):
             _hdf5.read_rows(dataset, np.arange(1))
+
+
+def test_shards_are_written_in_several_threads_at_once(tmp_path: Path) -> None:
+    """As by two extractions in one process: each is whole, and the same as alone."""
+    ids = np.array([picture_id(number) for number in range(8)], dtype="S64")
+    view, features = np.zeros(8, np.uint8), np.arange(32, dtype=np.float16).reshape(8, 4)
+
+    def written(_: int) -> str:
+        return write_shard(tmp_path, SPEC, ids, view, features, run={}).sha256
+
+    alone = written(0)
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(written, range(200))) == {alone}
