@@ -43,9 +43,10 @@ class DenseHead(Head):
     by side, by one program, and the one with the lowest loss on held-out training rows is kept.
     Random starts of the same settings race, four at a time: after three epochs only one goes on.
     More than four combinations race: after three epochs one goes on of each four that differ in
-    dropout or start alone, and no more than half of all; after six the better half, or two. Which
-    is better is judged by the lowest loss that each would have eight epochs later, if it fell by
-    the same share in each as in its last. One that goes on ends where it would without a race.
+    dropout or start alone, and no more than half of those that are not finished; after six the
+    better half, or two. Which is better is judged by the lowest loss that each would have eight
+    epochs later, if it fell by the same share in each as in its last. One that goes on ends where
+    it would without a race; on JAX, where products depend on who stands beside, nearly.
 
     Parameters
     ----------
@@ -83,6 +84,7 @@ class DenseHead(Head):
         then.
     """
 
+    race = True  # of heads that were pickled before they could race
     beside = False  # Keras has one random state, and uses all cores by itself
 
     def __init__(
@@ -133,7 +135,7 @@ class DenseHead(Head):
     ) -> Self:
         """Train on rows ``(n, d)``; a part of them decides when to stop.
 
-        `progress` is told the share of `epochs` that are done.
+        `progress` is told the share of all networks' epochs that is done.
 
         Raises
         ------

@@ -112,7 +112,10 @@ def test_a_fit_that_fails_leaves_the_head_as_it_was(rows: Any) -> None:
 
 
 def test_settings_race_unless_told_not_to(rows: Any) -> None:
-    """Of eight at most two are trained to their end; without a race all are."""
+    """Of eight at most two are trained to their end; without a race all are.
+
+    The weights that are kept have the loss that was reported for them.
+    """
     X, y, _, _ = rows
     grid: dict[str, Any] = {"dropout": [0.0, 0.1, 0.2, 0.3], "learning_rate": [1e-3, 2e-3]}
     head = DenseHead(units=8, batch_size=32, epochs=9, patience=9, **grid)
@@ -121,8 +124,23 @@ def test_settings_race_unless_told_not_to(rows: Any) -> None:
         fitted = head.set_params(race=race).fit(X, y)
         late[race] = sum(settings["epochs"] > 6 for settings, _ in fitted.losses_)
         assert fitted.loss_ == min(loss for _, loss in fitted.losses_)
+        held = fitted._held_out(fitted._training(X, y, None, None, np.float32))[1]
+        measured = log_loss(y[held], fitted.predict_proba(X[held]))
+        assert measured == pytest.approx(fitted.loss_, rel=1e-4)
     assert 1 <= late[True] <= 2
     assert late[False] == 8
+
+
+def test_a_head_that_was_pickled_before_there_were_races_races(rows: Any) -> None:
+    """It has no such attribute of its own; it can be shown, cloned and fitted again."""
+    X, y, new, _ = rows
+    state = vars(DenseHead(units=8, epochs=2).fit(X, y))
+    old = DenseHead.__new__(DenseHead)
+    old.__setstate__({name: value for name, value in state.items() if name != "race"})
+    assert repr(old) == "DenseHead(epochs=2, units=8)"
+    assert clone(old).get_params()["race"]
+    before = old.predict_proba(new)
+    assert np.allclose(old.fit(X, y).predict_proba(new), before)
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
