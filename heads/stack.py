@@ -1,4 +1,4 @@
-"""Many networks of one hidden layer, trained a few side by side, the best of them to their end.
+"""Many networks of one hidden layer, trained a few side by side, in a race or each to its end.
 
 The rows stay on the device, where a batch is a few row numbers. This module imports Keras: import
 it inside the function that trains.
@@ -33,12 +33,13 @@ if TYPE_CHECKING:
 #: Networks that take a step together. Steps of more took as long as several of four.
 _TOGETHER = 4
 #: Epochs after which one of each heat goes on, and after which the better half does.
-_HEAT, _HALF = 3, 6
+_HEAT, _HALVING = 3, 6
 #: Epochs ahead at which those that race are compared.
 _AHEAD = 8
 #: Bytes that networks may take which race against each other: all of them are kept until a heat.
 _RACING = 1 << 30
 _BYTES = 16  # at most, of a weight of a first layer: itself, two means, and itself rounded
+_BYTES_ABOVE = 12  # of a weight of a second layer, of which nothing is rounded
 #: Rows, features and rows of a batch are filled up to multiples of these: most folds of a
 #: comparison, which differ by a row or two, share a step that was compiled for one of them.
 _ROWS, _FEATURES, _BATCH = 64, 32, 4
@@ -71,7 +72,7 @@ class Trained:
     ----------
     weights : tuple of ndarray
         Of shapes ``(d, units)``, ``(units,)``, ``(units, k)`` and ``(k,)``; of several networks
-        only one that was the best of all so far has them, the best of all among them.
+        only the best of all has them.
     loss : float
         Log loss on the held-out rows, at the best epoch.
     epoch : int
@@ -107,24 +108,18 @@ def train(
     With `race`, more than four of them race (successive halving, Jamieson & Talwalkar, 2016), and
     so do four or fewer that differ in their seed alone: see `_going_on`. One that goes on to its
     end ends where it would without a race. Two classes share one sigmoid, more have a softmax.
-    `progress` is told the share of epochs that are done.
+    `progress` is told the share of all networks' epochs that is done.
     """
     training = _Training(rows, networks, schedule)
-    pools = _pools(networks, training.room() if race else _TOGETHER)
-    for number, pool in enumerate(pools):
-        part = number / len(pools), (number + 1) / len(pools)
-        training.run(pool, _part(progress, *part), race=race)
+    pools = _pools(networks, training.room(), race=race)
+    planned = [_planned(pool, networks, schedule.epochs, race=race) for pool in pools]
+    shares = np.cumsum(planned).reshape(len(pools), -1) / np.sum(planned)
+    for pool, done in zip(pools, shares.tolist(), strict=True):
+        training.run(pool, done, progress or (lambda _: None), race=race)
     return training.known
 
 
-def _part(
-    progress: Callable[[float], None] | None, first: float, last: float
-) -> Callable[[float], None]:
-    """Return what to tell the share of a part to, which goes from `first` to `last`."""
-    return lambda share: progress(first + (last - first) * share) if progress else None
-
-
-def _pools(networks: Sequence[Network], room: int) -> list[list[int]]:
+def _pools(networks: Sequence[Network], room: int, *, race: bool) -> list[list[int]]:
     """Return the numbers of networks in pools that are trained one after another.
 
     Neighbours are about as fast: those that race are compared with their like, and those that do
@@ -132,7 +127,22 @@ def _pools(networks: Sequence[Network], room: int) -> list[list[int]]:
     """
     settings = [(n.units, n.learning_rate, n.dropout, n.seed) for n in networks]
     order = sorted(range(len(networks)), key=settings.__getitem__)
+    if not race:
+        return _groups(order, networks)
     return _parts(order, -(-len(order) // max(room, _TOGETHER)))
+
+
+def _planned(
+    pool: Sequence[int], networks: Sequence[Network], epochs: int, *, race: bool
+) -> list[int]:
+    """Return how many networks of a pool take each epoch, if none is finished before the last."""
+    alike, going, planned = [(1.0, 1.0)] * len(networks), list(pool), []
+    for epoch in range(1, epochs + 1):
+        planned.append(len(going))
+        if race:
+            all_race = len(pool) > _TOGETHER
+            going = _going_on(epoch, going, networks, alike, all_race=all_race)
+    return planned
 
 
 def _parts(numbers: Sequence[int], count: int) -> list[list[int]]:
@@ -154,33 +164,34 @@ def _going_on(
     networks: Sequence[Network],
     losses: Sequence[Sequence[float]],
     *,
-    settings: bool,
+    all_race: bool,
 ) -> list[int]:
     """Return which networks of a race go on after an epoch, in the same order.
 
-    After three epochs one of each heat does. Where `settings` race, it is no more than half of all
-    after three epochs, and after six the better half, or two. What counts is the loss that each may
-    hope for.
+    After three epochs one of each heat does. Where `all_race`, whatever their settings, it is no
+    more than half of those given after three epochs, and after six the better half, or two. What
+    counts is the loss that each may hope for; those without hope are out, unless all are.
     """
-    if epoch not in {_HEAT, _HALF}:
+    if epoch not in {_HEAT, _HALVING}:
         return list(going)
     hoped = {n: _hoped(losses[n]) for n in going}
     half = max(2, -(-len(going) // 2))
+    going = [n for n in going if np.isfinite(hoped[n])] or list(going)
     if epoch == _HEAT:
-        heats = _heats(going, networks, settings=settings)
+        heats = _heats(going, networks, all_race=all_race)
         going = [min(heat, key=hoped.__getitem__) for heat in heats]
-    better = sorted(going, key=hoped.__getitem__)[: half if settings else None]
+    better = sorted(going, key=hoped.__getitem__)[: half if all_race else None]
     return [n for n in going if n in better]
 
 
 def _heats(
-    numbers: Sequence[int], networks: Sequence[Network], *, settings: bool
+    numbers: Sequence[int], networks: Sequence[Network], *, all_race: bool
 ) -> list[list[int]]:
     """Return heats of four networks or fewer that differ in their seed alone, or in dropout too.
 
     None of them is ahead of the others because of its learning rate.
     """
-    like = {"seed": 0, "dropout": 0} if settings else {"seed": 0}
+    like = {"seed": 0, "dropout": 0} if all_race else {"seed": 0}
     equals = groupby(numbers, key=lambda n: replace(networks[n], **like))
     every = [list(heat) for _, heat in equals]
     return [heat for same in every for heat in _parts(same, -(-len(same) // _TOGETHER))]
@@ -216,6 +227,8 @@ class _Training:
         self._rows, self._networks, self._schedule = rows, networks, schedule
         self.known = [Trained((), np.inf, 0)] * len(networks)
         self._losses: list[list[float]] = [[] for _ in networks]
+        largest = int(rows.codes.max())
+        self._outputs = 1 if largest == 1 else largest + 1
         X = _with_ones(rows.X)
         self._X = ops.cast(X, _dtype())
         filled = np.resize(rows.held, _filled(len(rows.held), _ROWS))
@@ -224,10 +237,20 @@ class _Training:
     def room(self) -> int:
         """Return how many of the largest network race at a time."""
         units = max(network.units for network in self._networks)
-        return _RACING // (_BYTES * units * int(self._X.shape[1]))
+        return _RACING // (units * (_BYTES * int(self._X.shape[1]) + _BYTES_ABOVE * self._outputs))
 
-    def run(self, pool: Sequence[int], tell: Callable[[float], None], *, race: bool) -> None:
-        """Train networks side by side until all are finished, or have lost the race."""
+    def run(
+        self,
+        pool: Sequence[int],
+        done: Sequence[float],
+        tell: Callable[[float], None],
+        *,
+        race: bool,
+    ) -> None:
+        """Train networks side by side until all are finished, or have lost the race.
+
+        `done` is what to tell after each epoch, or the last of it once none goes on.
+        """
         states = {number: self._start(number) for number in pool}
         for epoch in range(1, self._schedule.epochs + 1):
             for group in _groups(list(states), self._networks):
@@ -235,19 +258,18 @@ class _Training:
             self._look(epoch, states)
             going = [n for n in pool if n in states and self._unfinished(n, epoch)]
             if race and going:
-                settings = len(pool) > _TOGETHER
-                going = _going_on(epoch, going, self._networks, self._losses, settings=settings)
+                all_race = len(pool) > _TOGETHER
+                going = _going_on(epoch, going, self._networks, self._losses, all_race=all_race)
             states = {number: states[number] for number in going}
-            tell(epoch / self._schedule.epochs)
+            tell(done[epoch - 1 if going else -1])
             if not going:
                 break
 
     def _start(self, number: int) -> step.State:
         """Return a network with its first weights."""
-        network, codes = self._networks[number], self._rows.codes
-        outputs = 1 if codes.max() == 1 else int(codes.max()) + 1
         features = self._rows.X.shape[1], self._X.shape[1]
-        return step.start(*_first_weights(network, *features, outputs), _dtype())
+        first = _first_weights(self._networks[number], *features, self._outputs)
+        return step.start(*first, _dtype())
 
     def _move(self, epoch: int, group: Sequence[int], states: dict[int, step.State]) -> None:
         """Take a group's steps of an epoch.
@@ -275,6 +297,7 @@ class _Training:
                 self.known[number], better[number] = Trained((), loss, epoch), loss
         leader = min(better, key=better.__getitem__, default=None)
         if leader is not None and better[leader] < least:  # others' weights nobody asks for
+            self.known = [replace(trained, weights=()) for trained in self.known]
             weights = _separate(states[leader], self._rows.X.shape[1])
             self.known[leader] = replace(self.known[leader], weights=weights)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from headstart._keras import import_keras
@@ -44,14 +44,39 @@ def grid(stack: ModuleType, units: int = 8, starts: int = 1) -> list[Any]:
     return [stack.Network(units, dropout, rate, seed) for rate, dropout, seed in every]
 
 
+@pytest.fixture
+def alive(stack: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """Return which networks are measured, epoch by epoch, as soon as any are trained."""
+    numbers: list[list[int]] = []
+    look = stack._Training._look
+
+    def noted(self: Any, epoch: int, states: Any) -> None:
+        numbers.append(list(states))
+        look(self, epoch, states)
+
+    monkeypatch.setattr(stack._Training, "_look", noted)
+    return numbers
+
+
 def test_more_networks_than_stand_side_by_side_take_turns(stack: ModuleType) -> None:
-    """Each has its own loss, and learns; weights are kept of those that were best so far."""
+    """Each has its own loss, and learns; weights are kept of the best of all alone."""
     networks = [stack.Network(8, 0.2, 1e-2 + seed * 1e-4, seed) for seed in range(10)]
     trained = stack.train(examples(stack), networks, stack.Schedule(32, 10, 3), race=False)
     assert len({result.loss for result in trained}) == 10
     assert max(result.loss for result in trained) < np.log(3) - 0.2
     best = min(trained, key=lambda result: result.loss)
     assert [part.shape for part in best.weights] == [(20, 8), (8,), (8, 3), (3,)]
+    assert [result for result in trained if result.weights] == [best]
+
+
+def test_without_a_race_four_of_a_size_stand_side_by_side(
+    stack: ModuleType, alive: list[list[int]]
+) -> None:
+    """However many there are, only the last of a size are fewer."""
+    networks = [stack.Network(units, 0.1, 1e-3, seed) for units in (8, 5) for seed in range(9)]
+    stack.train(examples(stack), networks, stack.Schedule(32, 1, 1), race=False)
+    assert list(map(len, alive)) == [4, 4, 1, 4, 4, 1]
+    assert all(len({networks[n].units for n in pool}) == 1 for pool in alive)
 
 
 @pytest.mark.parametrize("race", [True, False])
@@ -89,9 +114,13 @@ def test_without_a_race_each_is_trained_to_its_own_end(stack: ModuleType) -> Non
     assert sum(result.epoch > 3 for result in together) > len(networks) / 2
 
 
-def test_who_wins_a_race_ends_where_it_would_without(stack: ModuleType) -> None:
-    """At most an eighth goes on after six epochs; who is dropped has its loss of until then."""
-    networks, rows = grid(stack), examples(stack)
+@pytest.mark.parametrize("starts", [1, 2])
+def test_who_wins_a_race_ends_where_it_would_without(stack: ModuleType, starts: int) -> None:
+    """At most an eighth goes on after six epochs; who is dropped has its loss of until then.
+
+    Batches and draws are everyone's, whoever is left to take them.
+    """
+    networks, rows = grid(stack, starts=starts), examples(stack)
     schedules = [stack.Schedule(32, epochs, 99) for epochs in (3, 6, 12)]
     three, six, twelve = (stack.train(rows, networks, s, race=False) for s in schedules)
     raced = stack.train(rows, networks, schedules[-1])
@@ -104,17 +133,45 @@ def test_who_wins_a_race_ends_where_it_would_without(stack: ModuleType) -> None:
 
 
 def test_starts_of_the_same_settings_race(stack: ModuleType) -> None:
-    """Also where there are four networks or fewer; their settings never race there."""
+    """Also where there are four networks or fewer."""
     networks = [stack.Network(8, 0.2, rate, seed) for rate in (1e-2, 1e-5) for seed in range(2)]
     rows = examples(stack)
     after_three = stack.train(rows, networks, stack.Schedule(32, 3, 9))
-    told: list[float] = []
-    trained = stack.train(rows, networks, stack.Schedule(32, 12, 9), told.append)
+    trained = stack.train(rows, networks, stack.Schedule(32, 12, 9))
     for heat in ((0, 1), (2, 3)):
         (best,) = (n for n in heat if trained[n].epoch > 3)
         (other,) = (n for n in heat if n != best)
         assert trained[other].loss == after_three[other].loss
-    assert told == [pytest.approx(epoch / 12) for epoch in range(1, 13)]
+
+
+def test_four_settings_or_fewer_do_not_race(stack: ModuleType) -> None:
+    """Each is trained to its own end; a fifth makes all of them race."""
+    networks = [stack.Network(8, 0.2, rate, 0) for rate in (1e-3, 2e-3, 3e-3, 4e-3, 5e-3)]
+    rows, schedule = examples(stack), stack.Schedule(32, 9, 9)
+    assert min(result.epoch for result in stack.train(rows, networks[:4], schedule)) > 6
+    assert sum(result.epoch > 6 for result in stack.train(rows, networks, schedule)) <= 2
+
+
+def test_progress_counts_the_epochs_of_all(stack: ModuleType) -> None:
+    """Sixteen settings of which four go on, then two, have done most of their work in a few."""
+    told: list[float] = []
+    stack.train(examples(stack), grid(stack), stack.Schedule(32, 14, 99), told.append)
+    networks = [16] * 3 + [4] * 3 + [2] * 8
+    assert told == pytest.approx((np.cumsum(networks) / sum(networks)).tolist())
+
+
+@pytest.mark.parametrize("race", [True, False])
+def test_progress_goes_on_from_pool_to_pool(
+    stack: ModuleType, monkeypatch: pytest.MonkeyPatch, *, race: bool
+) -> None:
+    """It never falls and ends at 1, also where all of a pool are finished before their epochs."""
+    monkeypatch.setattr(stack, "_RACING", 0)
+    networks = [stack.Network(8, 0.2, rate, n) for n in range(4) for rate in (1e-3, 1e38)]
+    told: list[float] = []
+    stack.train(examples(stack), networks, stack.Schedule(32, 5, 2), told.append, race=race)
+    assert told == sorted(told)
+    assert 0 < told[0] < 0.5 in told
+    assert told[-1] == 1
 
 
 @pytest.mark.parametrize(("starts", "units"), [(17, [8]), (2, [5, 8, 8, 6, 7, 9])])
@@ -127,31 +184,39 @@ def test_any_number_races(stack: ModuleType, starts: int, units: list[int]) -> N
     assert trained[best].weights[0].shape == (20, networks[best].units)
 
 
-def test_who_has_diverged_does_not_go_on(stack: ModuleType) -> None:
-    """It loses against any other, however many there are and however patient training is."""
-    networks = [stack.Network(8, 0.1 * n, r, 0) for n in range(4) for r in (1e38, 1e-3)]
-    trained = stack.train(examples(stack), networks, stack.Schedule(32, 8, 99))
-    assert all(result.epoch <= 1 for result in trained[::2])
-    assert any(result.epoch > 6 for result in trained[1::2])
+@pytest.mark.parametrize("finite", [1, 4])
+def test_who_has_diverged_does_not_go_on(
+    stack: ModuleType, alive: list[list[int]], finite: int
+) -> None:
+    """It loses against any other, wins no heat and takes no finalist's place."""
+    rates = [1e-3] * finite + [1e38] * (8 - finite)
+    networks = [stack.Network(8, 0.1 * (n % 4), rate, n) for n, rate in enumerate(rates)]
+    stack.train(examples(stack), networks, stack.Schedule(32, 8, 99))
+    assert list(map(len, alive)) == [8] * 3 + [1] * 5
+    assert alive[-1][0] < finite
 
 
 def test_networks_past_memory_do_not_wait_for_each_other(
-    stack: ModuleType, monkeypatch: pytest.MonkeyPatch
+    stack: ModuleType, monkeypatch: pytest.MonkeyPatch, alive: list[list[int]]
 ) -> None:
     """Where only a few fit in memory, as many race at a time, and no more than that are kept."""
-    alive: list[int] = []
-    look = stack._Training._look
-
-    def counted(self: Any, epoch: int, states: Any) -> None:
-        alive.append(len(states))
-        look(self, epoch, states)
-
-    monkeypatch.setattr(stack._Training, "_look", counted)
-    monkeypatch.setattr(stack, "_RACING", 16 * 8 * 32 * 6)
+    monkeypatch.setattr(stack, "_RACING", 8 * (16 * 32 + 12 * 3) * 6)
     trained = stack.train(examples(stack), grid(stack), stack.Schedule(32, 4, 9))
-    assert max(alive) == 6
-    assert alive.count(6) == 3  # of pools of six, five and five, until the heat
+    counts = list(map(len, alive))
+    assert max(counts) == 6
+    assert counts.count(6) == 3  # of pools of six, five and five, until the heat
     assert all(result.epoch for result in trained)
+
+
+def test_all_weights_of_a_network_take_room(stack: ModuleType) -> None:
+    """As many fit as their states have bytes, or fewer: products may be rounded to fewer."""
+    rows, network = examples(stack), stack.Network(8, 0.2, 1e-3, 0)
+    training = stack._Training(rows, [network], stack.Schedule(32, 1, 1))
+    state = training._start(0)
+    parts = [*state.inner, state.rounded, *state.outer]
+    size = sum(stack.ops.convert_to_numpy(part).nbytes for part in parts)
+    rounded = stack.ops.convert_to_numpy(state.rounded)
+    assert training.room() == stack._RACING // (size + rounded.size * (4 - rounded.itemsize))
 
 
 losses = st.lists(st.floats(0, 1e6), min_size=2, max_size=7)
@@ -176,8 +241,13 @@ def test_who_falls_faster_hopes_for_more(
     stack: ModuleType, last: float, one: float, other: float
 ) -> None:
     """Of two with the same loss the one that is falling faster is ahead."""
+    assume(abs(one - other) > 1e-6)
     fast, slow = (stack._hoped([last / share, last]) for share in sorted((one, other)))
-    assert fast <= slow
+    assert fast < slow
+
+
+def test_hope_looks_eight_epochs_ahead(stack: ModuleType) -> None:
+    assert stack._hoped([4.0, 2.0]) == 2 * 0.5**8
 
 
 @st.composite
@@ -192,36 +262,46 @@ def races(draw: Any) -> tuple[list[tuple[float, float, int]], list[list[float]]]
 @given(races(), st.integers(1, 8), st.sampled_from(["settings", "starts"]))
 def test_the_most_hopeful_always_goes_on(stack: ModuleType, race: Any, epoch: int, of: str) -> None:
     """Nobody is dropped but after three and six epochs, nor by one that hopes for less."""
-    (drawn, curves), settings = race, of == "settings"
+    (drawn, curves), all_race = race, of == "settings"
     networks = [stack.Network(8, dropout, rate, seed) for rate, dropout, seed in drawn]
     numbers = list(range(len(networks)))
-    stay = stack._going_on(epoch, numbers, networks, curves, settings=settings)
+    stay = stack._going_on(epoch, numbers, networks, curves, all_race=all_race)
     hoped = [stack._hoped(curve) for curve in curves]
+    hopeful = [n for n in numbers if np.isfinite(hoped[n])] or numbers
     assert stay == sorted(set(stay))
     assert min(hoped[n] for n in stay) == min(hoped)
     if epoch not in {3, 6}:
         assert stay == numbers
-    if settings and epoch in {3, 6}:
+        return
+    assert set(stay) <= set(hopeful)
+    if all_race:
         assert len(stay) <= max(2, -(-len(numbers) // 2))
     if epoch == 6:
         dropped = [hoped[n] for n in numbers if n not in stay]
         assert max(hoped[n] for n in stay) <= min(dropped, default=np.inf)
-        assert settings or not dropped
-        assert len(stay) >= min(2, len(numbers))
+        assert all_race or stay == hopeful
+        assert len(stay) >= min(2, len(hopeful))
     if epoch == 3:
-        heats = stack._heats(numbers, networks, settings=settings)
-        assert list(chain.from_iterable(heats)) == numbers
+        heats = stack._heats(hopeful, networks, all_race=all_race)
+        assert list(chain.from_iterable(heats)) == hopeful
         assert all(sum(n in stay for n in heat) <= 1 <= len(heat) <= 4 for heat in heats)
-        assert {networks[n].learning_rate for n in stay} == {r for r, *_ in drawn} or settings
+        rates = {networks[n].learning_rate for n in hopeful}
+        assert {networks[n].learning_rate for n in stay} == rates or all_race
 
 
-@given(st.lists(st.sampled_from([4, 8, 16]), min_size=1, max_size=40), st.integers(0, 20))
-def test_every_network_has_one_place(stack: ModuleType, units: list[int], room: int) -> None:
+@given(
+    st.lists(st.sampled_from([4, 8, 16]), min_size=1, max_size=40),
+    st.integers(0, 20),
+    st.booleans(),
+)
+def test_every_network_has_one_place(
+    stack: ModuleType, units: list[int], room: int, race: bool
+) -> None:
     """In one pool, no larger than there is room; and there in one group, of its own size."""
     networks = [stack.Network(size, 0.1, 1e-3, seed) for seed, size in enumerate(units)]
-    pools = stack._pools(networks, room)
+    pools = stack._pools(networks, room, race=race)
     assert sorted(chain.from_iterable(pools)) == list(range(len(units)))
-    assert max(map(len, pools)) <= max(4, room)
+    assert max(map(len, pools)) <= (max(4, room) if race else 4)
     for pool in pools:
         groups = stack._groups(pool, networks)
         assert list(chain.from_iterable(groups)) == pool
