@@ -59,8 +59,12 @@ class InOrder(Generic[_Item, _Result]):
         self._waiting: collections.deque[
             tuple[list[_Item], concurrent.futures.Future[list[_Result]]]
         ] = collections.deque()
-        for _ in range(ahead // self._at_once):
-            self._submit()
+        try:
+            for _ in range(ahead // self._at_once):
+                self._submit()
+        except BaseException:  # interrupted: nobody will leave what nobody could enter
+            self.__exit__()
+            raise
 
     def __enter__(self) -> Self:
         """Return self: the threads are at work already."""

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from headstart._hardware import has_every_core
+from headstart._hardware import cores, has_every_core
 from headstart.extract._files import digest_of
 from headstart.extract._kept import ready
 from headstart.extract.engines import meant_engine, require_same_engine
@@ -81,8 +81,15 @@ class Pass:
         self._filling, self._spec = filling, spec
         self._speed, self._on_error, self._progress = speed, on_error, progress
         self._steps = self._done = 0
+        self._limit = ""
         self.outcome = Outcome()
         self.remembered = remembered
+
+    def go_on(self, other: Pass) -> None:
+        """Go on where another pass has ended: with what came of it, and what it has told."""
+        self.outcome = other.outcome
+        self._done += other._done
+        self._steps += other._done
 
     def _decoding(self) -> Decoding:
         return Decoding.of(self._spec, self.remembered["max_pixels"])
@@ -96,7 +103,9 @@ class Pass:
         return {
             "workers": workers,
             "ahead": distance(self._spec.size, views=views, batch_size=batch, workers=workers),
-            "pinned": has_every_core() and meant_engine(self._spec.engine) == "openvino",
+            "pinned": workers % cores() == 0
+            and has_every_core()
+            and meant_engine(self._spec.engine) == "openvino",
         }
 
     def _push(
@@ -155,7 +164,7 @@ class Pass:
         )
 
     def _tell(self, count: int, limit: str) -> None:
-        self._done += count
+        self._done, self._limit = self._done + count, limit
         if self._progress is not None:
             stage = f"extracting (limited by {limit})" if limit else "extracting"
             self._progress(stage, self._done, self._steps)

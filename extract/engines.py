@@ -121,8 +121,9 @@ def meant_engine(name: str) -> str:
     """Say which engine ``auto`` stands for on this machine; nothing is refused."""
     if name != "auto":
         return name
-    keras = "KERAS_BACKEND" in os.environ or gpu_capability() is not None
-    return "openvino" if _has_openvino() and not keras else "keras"
+    if not _has_openvino() or "KERAS_BACKEND" in os.environ or gpu_capability() is not None:
+        return "keras"
+    return "openvino"
 
 
 def require_same_engine(name: str, holder: str, anew: str) -> None:

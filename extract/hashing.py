@@ -1,4 +1,4 @@
-"""The bytes of pictures: read once to know each by its SHA-256, and again to decode it."""
+"""The bytes of pictures, and the SHA-256 that each is known by."""
 
 from __future__ import annotations
 

@@ -71,12 +71,12 @@ class OnePass(Pass):
         self._dataset, self._settings, self._part = dataset, settings, part
         self._views = planning.views(filling, settings)
         self._share = planning.validation(filling, settings)
-        planning.require_share(self._share)
         self._cuts = planning.wanted_cuts(filling, settings)
         self._unreadable = planning.known_unreadable(filling, settings)
-        self._splits = planning.has_splits(dataset) or not self._share
-        #: Rows of pictures that are not read yet, at most.
-        self._unread = self._steps = sum(map(self._most, dataset.pictures))
+        self._split_known = planning.has_splits(dataset) or not self._share
+        #: Rows of pictures that are not read yet, at most, and those begun.
+        self._unread, self._begun = sum(map(self._most, dataset.pictures)), 0
+        self._steps = self._expected()
         self._reading: Reading | None = None
         self._extracting = False
         self._rest: Computation | None = None
@@ -91,8 +91,9 @@ class OnePass(Pass):
         """
         for one in self._dataset.left_out:
             self._refuse(one.path, one.reason)
-        # Of a store with two poolings, the one asked for now comes last, and lacks most.
-        *others, pool = dict.fromkeys(pool for _, pool in self._cuts.values())
+        pools = dict.fromkeys(pool for _, pool in self._cuts.values())
+        pool = self._settings.pool or self._spec.pool  # the one asked for lacks most
+        others = [other for other in pools if other != pool]
         reading = self._read(pool)
         source = planning.make_source(
             self._dataset, reading.sha256, validation=self._share, views=self._views
@@ -125,7 +126,11 @@ class OnePass(Pass):
             for row in self._rows(picture, digest)
         }
         which = " of this run are kept, beside all kept before," if seen - wanted else " are kept"
-        return f"{len(wanted) - len(lacking)} of {len(wanted) + self._unread} pictures{which}"
+        return f"{len(wanted) - len(lacking)} of {len(wanted) + self._expected()} pictures{which}"
+
+    def _expected(self) -> int:
+        """Return how many rows of pictures that are not read yet there may be to compute."""
+        return -(-self._unread // (self._part.of if self._part is not None else 1))
 
     def _read(self, pool: str) -> Reading:
         """Read all pictures, and compute the layers of one pooling on the way."""
@@ -151,7 +156,7 @@ class OnePass(Pass):
             stack.enter_context(reading)
             # Other weights than the store's are refused whether there is something to compute or
             # not. The first pictures are decoded while the base is loaded.
-            if reading.any() or not same_weights(self._filling, self._settings):
+            if reading.has_any() or not same_weights(self._filling, self._settings):
                 self._extracting = True
                 bases = stack.enter_context(self._ready(pool, cuts))
                 self._push(reading, bases, pool, cuts, missing)
@@ -160,19 +165,22 @@ class OnePass(Pass):
     def _compute_rest(self, pools: list[str]) -> None:
         """Compute the layers of other poolings."""
         cuts = {name: cut for name, cut in self.plan.cuts.items() if cut[1] in pools}
+        bad = self.outcome.unreadable
+        missing = {
+            name: [row for row in self.plan.missing[name] if row[0].decode() not in bad]
+            for name in cuts
+        }
         self._rest = Computation(
             self._filling,
-            dataclasses.replace(
-                self.plan, cuts=cuts, missing={n: self.plan.missing[n] for n in cuts}
-            ),
+            dataclasses.replace(self.plan, cuts=cuts, missing=missing),
             self._spec,
             self.remembered,
             speed=self._speed,
             on_error=self._on_error,
             progress=self._progress,
         )
-        self._rest.outcome = self.outcome
         if self._rest.total:
+            self._rest.go_on(self)
             self._rest.compute()
 
     def _most(self, picture: Picture) -> int:
@@ -180,7 +188,7 @@ class OnePass(Pass):
         return len(planning.rows_of("", picture.split, self._views))
 
     def _rows(self, picture: Picture, sha256: str) -> list[RowId]:
-        split = picture.split if self._splits else side(sha256, self._share)
+        split = picture.split if self._split_known else side(sha256, self._share)
         return planning.rows_of(sha256, split, self._views)
 
     def _passed(self, picture: Picture, sha256: str | LeftOut, count: int) -> None:
@@ -190,9 +198,10 @@ class OnePass(Pass):
         elif sha256 in self._unreadable:
             self._refuse(picture.path, self._unreadable[sha256])
         self._unread -= self._most(picture)
-        self._steps -= self._most(picture) - count
+        self._begun += count
+        self._steps = self._begun + self._expected()
         if self._extracting and not count:
-            self._tell(0, "")
+            self._tell(0, self._limit)
         elif not self._extracting and self._progress is not None:
             assert self._reading is not None
             done = len(self._reading.sha256)

@@ -108,7 +108,7 @@ class Reading:
         """Yield a job for each picture that was decoded, with its pixels or why there are none."""
         return self._results
 
-    def any(self) -> bool:
+    def has_any(self) -> bool:
         """Go on until a picture was decoded; say whether there is one. It is yielded later."""
         first = list(itertools.islice(self._results, 1))
         self._results = itertools.chain(first, self._results)
@@ -133,6 +133,8 @@ class Reading:
             data = read_file(picture.file)
         except UnreadableImageError as error:
             return _Read(LeftOut(printable(picture.path), str(error)))
+        except MemoryError:  # the next run tries it again
+            return _Read(LeftOut(printable(picture.path), "not enough memory to read it"))
         digest = hashlib.sha256(data).hexdigest()
         rows = tuple(
             row

@@ -272,6 +272,21 @@ def test_openvino_computes_what_keras_computes(bases: dict[str, Any]) -> None:
         assert abs(found[layer] - array).max() <= 1e-4 * abs(array).max()
 
 
+def test_openvino_keeps_its_threads_to_cores_where_it_has_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Threads that are moved between cores cost time."""
+    pytest.importorskip("openvino")
+    for every in (True, False):
+        monkeypatch.setattr("headstart.extract._openvino_engine.has_every_core", lambda: every)  # noqa: B023
+        base = load_base(RANDOM, size=75, layers=["mixed0"], batch_size=16, engine="openvino")
+        base(_noise(1))
+        engine: Any = base._engine
+        model = engine._requests[0].get_compiled_model()
+        assert model.get_property("ENABLE_CPU_PINNING") is every
+
+
+@pytest.mark.tensorflow
 def test_openvino_keeps_to_the_share_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a task of a cluster has one, whatever the machine has."""
     pytest.importorskip("openvino")

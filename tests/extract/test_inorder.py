@@ -94,3 +94,27 @@ def test_pinned_threads_keep_to_a_core_each() -> None:
         ) as line:
             assert {cores for _, cores in line} == expected
     assert os.sched_getaffinity(0) == before
+
+
+def test_an_interrupt_while_the_first_are_handed_over_leaves_no_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody could leave what nobody has entered: it ends by itself, and begins no more."""
+    begun, real = list[int](), InOrder._submit
+
+    def submit(self: InOrder[int, None]) -> None:
+        if len(self._waiting) == 5:
+            raise KeyboardInterrupt
+        real(self)
+
+    def work(item: int) -> None:
+        begun.append(item)
+        time.sleep(0.01)
+
+    monkeypatch.setattr(InOrder, "_submit", submit)
+    with pytest.raises(KeyboardInterrupt):
+        InOrder(work, range(100), threads=2, ahead=80, name="interrupted")
+    count = len(begun)
+    assert not [t for t in threading.enumerate() if t.name.startswith("interrupted")]
+    assert count < 20
+    assert len(begun) == count

@@ -11,12 +11,14 @@ import pytest
 
 import fakes
 from headstart.cache import Filling, Store
+from headstart.cache.shard import read_head
 from headstart.errors import DataError, ImageMemoryError, InterruptedRunError
 from headstart.extract import Part, Settings, Speed, Summary, fill_part, fill_store, reading
 from headstart.extract import plan as planning
 from headstart.extract import run as run_module
 from headstart.extract.dataset import list_dataset as list_now
 from headstart.extract.hashing import read_file as read_now
+from headstart.extract.onepass import OnePass
 from headstart.extract.pipeline import Decoding
 
 pytestmark = pytest.mark.usefixtures("fake_base")
@@ -59,6 +61,84 @@ def test_every_picture_is_read_once(
     assert sum(reads.values()) == 21
 
 
+def test_a_layer_of_the_first_pooling_is_computed_in_the_pass_that_reads(
+    pets: Path, tmp_path: Path, reads: collections.Counter[str]
+) -> None:
+    """Whichever pooling the store had first."""
+    run(pets, tmp_path / "store")
+    run(pets, tmp_path / "store", pool="avg")
+    reads.clear()
+    assert run(pets, tmp_path / "store", pool="none", layers=("mixed5",)).computed == 20
+    assert sum(reads.values()) == 20
+
+
+def test_the_second_pass_goes_on_where_the_first_has_ended(pets: Path, tmp_path: Path) -> None:
+    """With one bar, and without pictures that were found not to decode."""
+    run(pets, tmp_path / "store")
+    for number in range(3):
+        fakes.draw(pets / "cat" / f"new{number}.png", seed=number)
+    (pets / "cat" / "new3.png").write_bytes(b"no picture")
+    told: list[tuple[int, int]] = []
+
+    def progress(stage: str, done: int, total: int) -> None:
+        if stage.startswith("extracting"):
+            told.append((done, total))
+
+    settings = Settings(size=SIZE, pool="avg")
+    fill_store(pets, tmp_path / "store", settings, speed=SPEED, progress=progress)
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert (24, 24) in told
+    assert told[-1] == (27, 27)
+
+
+def test_a_bad_picture_alone_needs_one_base(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found not to decode in the first pass, it is nothing to compute for the second."""
+    run(pets, tmp_path / "store")
+    run(pets, tmp_path / "store", pool="avg")
+    (pets / "cat" / "new.png").write_bytes(b"no picture")
+    pools = list[str]()
+    real = OnePass._ready
+
+    def ready(self: OnePass, pool: str, cuts: Any) -> Any:
+        pools.append(pool)
+        return real(self, pool, cuts)
+
+    monkeypatch.setattr("headstart.extract.computation.Pass._ready", ready)
+    assert [one.path for one in run(pets, tmp_path / "store").left_out] == ["cat/new.png"]
+    assert len(pools) == 1
+
+
+@pytest.mark.parametrize(
+    ("engine", "every", "workers", "expected"),
+    [
+        ("openvino", True, 4, True),
+        ("openvino", True, 8, True),
+        ("openvino", True, 3, False),
+        ("openvino", False, 4, False),
+        ("keras", True, 4, False),
+    ],
+)
+def test_threads_keep_to_cores_beside_openvino_on_a_whole_machine(
+    pets: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    engine: str,
+    every: bool,
+    workers: int,
+    expected: bool,
+) -> None:
+    """As many on each; not where several processes share the machine."""
+    kept = set[int]()
+    monkeypatch.setattr("headstart.extract.computation.has_every_core", lambda: every)
+    monkeypatch.setattr("headstart.extract.computation.cores", lambda: 4)
+    monkeypatch.setattr("headstart.extract._inorder.keep_to_core", kept.add)
+    settings = Settings(size=SIZE, engine=engine)
+    fill_store(pets, tmp_path / "store", settings, speed=Speed(batch_size=4, workers=workers))
+    assert bool(kept) == expected
+
+
 def test_a_second_pooling_is_computed_in_the_pass_that_reads(
     pets: Path, tmp_path: Path, reads: collections.Counter[str]
 ) -> None:
@@ -92,7 +172,17 @@ def test_the_pass_computes_what_a_plan_would(
     have = zip(store.image_sha256().tolist(), store.views().tolist(), strict=True)
     assert list(have) == planning.ids(source)
     assert summary.computed == len(plan.to_compute) == len(planning.ids(source))
-    assert Filling(tmp_path / "store").missing("mixed7", planning.ids(source)) == []
+    written = [
+        row
+        for path in (tmp_path / "store" / "shards").iterdir()
+        for row in zip(*_identities(path), strict=True)
+    ]
+    assert sorted(written) == sorted(planning.ids(source))
+
+
+def _identities(shard: Path) -> tuple[list[bytes], list[int]]:
+    head = read_head(shard)
+    return head.image_sha256.tolist(), head.view.tolist()
 
 
 def test_the_bar_counts_what_is_to_be_computed(pets: Path, tmp_path: Path) -> None:

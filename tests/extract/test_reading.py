@@ -144,7 +144,7 @@ def test_a_copy_gives_the_views_that_the_first_was_not_wanted_for(tmp_path: Path
 def test_two_copies_in_hand_at_once_become_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the later one was begun first, both are decoded, and the first is taken."""
+    """Where the later one was begun first, both are decoded; of it only what the first lacks."""
     later = threading.Event()
 
     def read_file(file: Any) -> bytes:
@@ -153,7 +153,8 @@ def test_two_copies_in_hand_at_once_become_one(
         return read_now(file)
 
     def wanted(picture: Picture, digest: str) -> list[RowId]:
-        return every(picture, digest)
+        views = [0] if picture.path == "000.png" else [0, 1]
+        return [(digest.encode(), view) for view in views]
 
     def decoding(data: bytes, digest: bytes, views: Sequence[int]) -> Any:
         later.set()
@@ -169,7 +170,9 @@ def test_two_copies_in_hand_at_once_become_one(
         ahead=2,
     )
     with found:
-        assert [job.path for job, _ in found] == ["000.png"]
+        jobs = list(found)
+    assert [(job.path, job.views) for job, _ in jobs] == [("000.png", (0,)), ("001.png", (1,))]
+    assert [pixels[:, 0, 0, 0].tolist() for _, pixels in jobs] == [[97], [98]]  # type: ignore[index]
     assert len(found.sha256) == 2
 
 
@@ -177,12 +180,12 @@ def test_asking_whether_there_is_any_loses_none(tmp_path: Path) -> None:
     """It reads up to the first that is wanted, which is yielded afterwards."""
     pictures = write(tmp_path, [b"a", b"a", b"b", b"c"])
     with read(pictures, lambda p, d: every(p, d) if d != sha256(b"a") else []) as found:
-        assert found.any()
+        assert found.has_any()
         assert len(found.sha256) == 3
-        assert found.any()
+        assert found.has_any()
         assert [job.path for job, _ in found] == ["002.png", "003.png"]
     with read(pictures, lambda *_: []) as found:
-        assert not found.any()
+        assert not found.has_any()
         assert len(found.sha256) == 4
         assert list(found) == []
 
@@ -204,3 +207,19 @@ def test_what_is_told_may_stop_it(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"002\.png"):
         take()
     assert taken == ["000.png", "001.png"]
+
+
+def test_a_file_that_finds_no_memory_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that cannot be read: the next run tries it again."""
+
+    def read_file(file: Any) -> bytes:
+        if file.name == "001.png":
+            raise MemoryError
+        return read_now(file)
+
+    monkeypatch.setattr(reading, "read_file", read_file)
+    with read(write(tmp_path, [b"a", b"b", b"c"])) as found:
+        assert [job.path for job, _ in found] == ["000.png", "002.png"]
+    assert found.sha256[1] == LeftOut("001.png", "not enough memory to read it")

@@ -439,11 +439,24 @@ def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
     assert not (tmp_path / "store").exists()
 
 
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Return a list of the files that are read from now on, in whatever thread."""
+    read = list[Any]()
+
+    def read_file(file: Any) -> bytes:
+        read.append(file)
+        return b""
+
+    monkeypatch.setattr(reading, "read_file", read_file)
+    monkeypatch.setattr("headstart.extract.plan.hash_files", lambda *_, **__: pytest.fail("read"))
+    return read
+
+
 def test_a_refusal_leaves_no_store_and_comes_before_reading(
     pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Unknown layers, sizes and places are refused before a file is hashed; nothing is made."""
-    monkeypatch.setattr(reading, "read_file", lambda *_: pytest.fail("read"))
+    read = reads(monkeypatch)
     monkeypatch.setattr("headstart.extract.layers.MIN_SIZE", 75)
     for settings, message in (
         ({"layers": ("mixd7",)}, "no layer 'mixd7'"),
@@ -462,6 +475,7 @@ def test_a_refusal_leaves_no_store_and_comes_before_reading(
     with pytest.raises(DataError, match="no dataset at"):
         run(tmp_path / "nowhere", tmp_path / "new" / "store")
     assert not (tmp_path / "new").exists()
+    assert read == []
 
 
 def test_weights_that_cannot_be_had_leave_no_store(
@@ -503,9 +517,10 @@ def test_a_missing_shard_is_missed_before_a_picture_is_read(
     (gone,) = (tmp_path / "store" / "shards").iterdir()
     gone.unlink()
     fakes.draw(pets / "cat" / "new.png", seed=1)
-    monkeypatch.setattr(reading, "read_file", lambda *_: pytest.fail("read"))
+    read = reads(monkeypatch)
     with pytest.raises(CorruptStoreError, match=rf"{gone.name} is missing.*verify .* --repair"):
         run(pets, tmp_path / "store")
+    assert read == []
 
 
 def test_identical_pictures_are_computed_once(pets: Path, tmp_path: Path) -> None:

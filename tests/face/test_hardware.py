@@ -44,13 +44,24 @@ def test_elsewhere_the_kind_of_processor_has_to_do(
 
 
 def test_a_process_has_every_core_unless_it_is_kept_from_some(
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
-    """By the system or by its own share; then it must not choose cores for its threads."""
+    """By the system, a quota or its own share; then it must not choose cores for its threads."""
+    request.addfinalizer(_hardware._has_quota.cache_clear)
+    _hardware._has_quota.cache_clear()
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
     monkeypatch.setattr(_hardware, "_shares", [])
+    monkeypatch.setattr(_hardware, "_QUOTAS", (tmp_path / "none", tmp_path / "quota"))
     assert _hardware.has_every_core()
+    for text, every in (("max 100000", True), ("-1", True), ("400000 100000", False)):
+        (tmp_path / "quota").write_text(text + "\n")
+        _hardware._has_quota.cache_clear()
+        assert _hardware.has_every_core() == every
+    (tmp_path / "quota").unlink()
+    _hardware._has_quota.cache_clear()
     _hardware.keep_to(3)
     assert not _hardware.has_every_core()
     monkeypatch.setattr(_hardware, "_shares", [])
@@ -69,3 +80,13 @@ def test_a_thread_keeps_to_one_core_of_those_there_are(monkeypatch: pytest.Monke
     monkeypatch.delattr(os, "sched_setaffinity")
     _hardware.keep_to_core(0)
     assert len(kept) == 3
+
+
+def test_a_thread_that_may_not_keep_to_a_core_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only speed is lost."""
+
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "sched_setaffinity", refuse, raising=False)
+    _hardware.keep_to_core(0)
