@@ -229,7 +229,8 @@ class Computation(Pass):
         known = {row for row in ids(plan.source) if row[0].decode() not in plan.unreadable}
         more = self.total < len(known)
         which = " of this run are kept, beside all kept before," if more else " are kept"
-        return f"{self.total - len(lacking)} of {self.total} pictures{which}"
+        what = "rows" if plan.source.views else "pictures"
+        return f"{self.total - len(lacking)} of {self.total} {what}{which}"
 
     def _one_pass(self, pool: str) -> None:
         """Compute the layers of one pooling; a store with two kinds takes two passes."""

@@ -11,6 +11,7 @@ from headstart.errors import DataError
 from headstart.extract import plan as planning
 from headstart.extract.computation import Computation, Pass, same_weights
 from headstart.extract.identical import side
+from headstart.extract.pipeline import useless
 from headstart.extract.reading import Reading
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from headstart.extract.parts import Part
     from headstart.extract.plan import Plan, Settings
     from headstart.extract.run import Speed
-
-_MEND = "mend or remove it, or let --on-error ledger note it and go on"
 
 
 class OnePass(Pass):
@@ -126,7 +125,8 @@ class OnePass(Pass):
             for row in self._rows(picture, digest)
         }
         which = " of this run are kept, beside all kept before," if seen - wanted else " are kept"
-        return f"{len(wanted) - len(lacking)} of {len(wanted) + self._expected()} pictures{which}"
+        what = "rows" if self._views else "pictures"
+        return f"{len(wanted) - len(lacking)} of {len(wanted) + self._expected()} {what}{which}"
 
     def _expected(self) -> int:
         """Return how many rows of pictures that are not read yet there may be to compute."""
@@ -210,7 +210,7 @@ class OnePass(Pass):
     def _refuse(self, path: str, reason: str) -> None:
         """Stop at a picture that is of no use, if none may be left out."""
         if self._on_error == "fail":
-            raise DataError(f"{path}: {reason}; {_MEND}")
+            raise DataError(useless(path, reason))
 
     def _leave_out_copies(self, source: planning.Source) -> None:
         """Leave out the copies of pictures that found no memory: they were not decoded either."""

@@ -408,9 +408,15 @@ def run_jobs(
 def _stop(vanished: Mapping[str, str], job: Job, result: object) -> None:
     """Raise DataError, naming the picture, if there is one that cannot be used."""
     for path, reason in vanished.items():
-        raise DataError(f"{path}: {reason}")
+        raise DataError(useless(path, reason))
     if isinstance(result, Exception):
-        raise DataError(f"{job.path}: {result}") from result
+        raise DataError(useless(job.path, str(result))) from result
+
+
+def useless(path: str, reason: str) -> str:
+    """Say that a picture cannot be used where none may be left out, and what to do."""
+    remedy = "mend or remove it, or let --on-error ledger note it and go on"
+    return f"{path}: {reason}; {remedy}"
 
 
 def _note(outcome: Outcome, job: Job, error: Exception) -> None:

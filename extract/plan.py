@@ -282,11 +282,16 @@ def make_plan(source: Source, filling: Filling, settings: Settings) -> Plan:
 
 
 def wanted_cuts(filling: Filling, settings: Settings) -> dict[str, tuple[str, str]]:
-    """Return the layers the store shall have: those it has, and those asked for."""
+    """Return the layers the store shall have: those it has, and those asked for.
+
+    Where nothing is asked for and nothing is published yet, they are those that were begun.
+    """
     have = filling.before.layers if filling.before is not None else {}
     cuts = {name: (index.spec.layer, index.spec.pool) for name, index in have.items()}
-    if settings.layers is None and settings.pool is None and cuts:
-        return cuts
+    if settings.layers is None and settings.pool is None:
+        begun = {spec.name: (spec.layer, spec.pool) for spec in filling.specs}
+        if cuts or begun:
+            return cuts or begun
     spec = filling.spec or Spec(weights="")
     layers = settings.layers or tuple(dict.fromkeys(layer for layer, _ in cuts.values()))
     pool = settings.pool or spec.pool

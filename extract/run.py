@@ -26,6 +26,7 @@ from headstart.extract.decode import DECODING, RESAMPLING, RULES
 from headstart.extract.layers import check_layers, check_size
 from headstart.extract.onepass import OnePass
 from headstart.extract.parts import PartSummary
+from headstart.extract.pipeline import useless
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -437,10 +438,7 @@ def _require_all(plan: Plan) -> None:
     left_out = plan.source.usable(plan.unreadable, {}).left_out
     if left_out:
         first = min(left_out)
-        raise DataError(
-            f"{first.path}: {first.reason}; mend or remove it, or let --on-error ledger note it "
-            "and go on"
-        )
+        raise DataError(useless(first.path, first.reason))
 
 
 def _publish(filling: Filling, plan: Plan, work: OnePass | Computation, started: float) -> Summary:

@@ -109,7 +109,7 @@ def part(summary: PartSummary, store: str) -> Iterator[str]:
         f"{summary.computed:,}, reused {summary.rows - summary.computed:,}, "
         f"left out {len(summary.left_out):,} ({seconds(summary.seconds)})"
     )
-    yield "  not published: when all parts are done, run extract without --part"
+    yield "  not published: when all parts are done, run the same command without --part"
 
 
 def _changed(changes: Changes) -> Iterator[str]:

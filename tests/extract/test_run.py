@@ -374,7 +374,7 @@ def test_on_error_fail_stops_and_names_the_picture(
 
     monkeypatch.setattr(Bases, "_run", counted)
     (pets / "dog" / "9999.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"dog/9999\.png: "):
+    with pytest.raises(DataError, match=r"^dog/9999\.png: .*; mend or remove it, or let"):
         fill_store(
             pets,
             tmp_path / "store",
@@ -731,6 +731,28 @@ def test_interruption_keeps_what_is_computed(
     monkeypatch.setattr(fakes.FakeBase, "__call__", real)
     assert run(pets, tmp_path / "store").computed == 8
     assert_rows_are_their_pictures(Store.open(tmp_path / "store"), pets)
+
+
+def test_a_run_that_goes_on_has_the_layers_that_were_begun(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them where none is asked for, as the store's other settings; else those asked for."""
+    real = fakes.FakeBase.__call__
+
+    def third_time(self: fakes.FakeBase, pixels: Any) -> Any:
+        if self.calls == 2:
+            raise KeyboardInterrupt
+        return real(self, pixels)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fakes.FakeBase, "__call__", third_time)
+        for name in ("store", "other"):
+            with pytest.raises(InterruptedRunError):
+                run(pets, tmp_path / name, layers=("mixed5", "mixed0"))
+    assert run(pets, tmp_path / "store").computed == 4
+    assert set(Store.open(tmp_path / "store").layers) == {"mixed0", "mixed5"}
+    assert run(pets, tmp_path / "other", layers=("mixed0",)).computed == 4
+    assert Store.open(tmp_path / "other").layers == ("mixed0",)
 
 
 def test_error_in_the_writer_reaches_the_caller(
