@@ -365,7 +365,8 @@ def _groups(numbers: Sequence[int], networks: Sequence[Network]) -> list[list[in
 def _separate(state: step.State, features: int) -> Weights:
     """Return the weights of a network as Keras has them."""
     layers = (state.inner.value, state.outer.value, state.last.value)
-    first, *rest = map(ops.convert_to_numpy, layers)
+    # A variable of TensorFlow's is no array to numpy; a copy of what it holds is.
+    first, *rest = (ops.convert_to_numpy(ops.copy(layer)) for layer in layers)
     return (first[:, :features].T, first[:, features], *rest)
 
 
