@@ -94,6 +94,18 @@ def install(monkeypatch: Any) -> None:
     monkeypatch.setattr(layers_module, "MIN_SIZE", 1)
 
 
+def interrupt_after(monkeypatch: Any, batches: int) -> None:
+    """Let the user interrupt the base when it has computed so many batches."""
+    real = FakeBase.__call__
+
+    def call(self: FakeBase, pixels: Any) -> Any:
+        if self.calls == batches:
+            raise KeyboardInterrupt
+        return real(self, pixels)
+
+    monkeypatch.setattr(FakeBase, "__call__", call)
+
+
 def draw(path: Path, seed: int, size: int = 16) -> Path:
     """Write a small PNG that no other seed gives."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -258,16 +258,9 @@ def test_what_is_said_to_be_kept_is_kept(
     pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a part too; pictures that were not read yet are counted among those to compute."""
-    real = fakes.FakeBase.__call__
-
-    def third_time(self: fakes.FakeBase, pixels: Any) -> Any:
-        if self.calls == 2:
-            raise KeyboardInterrupt
-        return real(self, pixels)
-
     part = Part(1, 1)
     with monkeypatch.context() as patch:
-        patch.setattr(fakes.FakeBase, "__call__", third_time)
+        fakes.interrupt_after(patch, 2)
         with pytest.raises(InterruptedRunError, match=r"stopped: 8 of 20 pictures are kept in"):
             fill_part(pets, tmp_path / "store", Settings(size=SIZE), part, speed=SPEED)
         said = r"8 of 12 pictures of this run are kept, beside all kept before,"

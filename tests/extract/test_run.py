@@ -713,22 +713,15 @@ def test_interruption_keeps_what_is_computed(
     pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C writes the batches that are done and says how many; the next run goes on."""
-    real = fakes.FakeBase.__call__
-
-    def third_time(self: fakes.FakeBase, pixels: Any) -> Any:
-        if self.calls == 2:
-            raise KeyboardInterrupt
-        return real(self, pixels)
-
-    monkeypatch.setattr(fakes.FakeBase, "__call__", third_time)
-    with pytest.raises(InterruptedRunError, match="stopped: 16 of 20 pictures are kept"):
-        run(pets, tmp_path / "store")
-    for number in range(20):
-        fakes.draw(pets / "cat" / f"z{number}.png", seed=number)
-    said = "stopped: 16 of 24 pictures of this run are kept, beside all kept before, in"
-    with pytest.raises(InterruptedRunError, match=said):
-        run(pets, tmp_path / "store")
-    monkeypatch.setattr(fakes.FakeBase, "__call__", real)
+    with monkeypatch.context() as patch:
+        fakes.interrupt_after(patch, 2)
+        with pytest.raises(InterruptedRunError, match="stopped: 16 of 20 pictures are kept"):
+            run(pets, tmp_path / "store")
+        for number in range(20):
+            fakes.draw(pets / "cat" / f"z{number}.png", seed=number)
+        said = "stopped: 16 of 24 pictures of this run are kept, beside all kept before, in"
+        with pytest.raises(InterruptedRunError, match=said):
+            run(pets, tmp_path / "store")
     assert run(pets, tmp_path / "store").computed == 8
     assert_rows_are_their_pictures(Store.open(tmp_path / "store"), pets)
 
@@ -737,15 +730,8 @@ def test_a_run_that_goes_on_has_the_layers_that_were_begun(
     pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All of them where none is asked for, as the store's other settings; else those asked for."""
-    real = fakes.FakeBase.__call__
-
-    def third_time(self: fakes.FakeBase, pixels: Any) -> Any:
-        if self.calls == 2:
-            raise KeyboardInterrupt
-        return real(self, pixels)
-
     with monkeypatch.context() as patch:
-        patch.setattr(fakes.FakeBase, "__call__", third_time)
+        fakes.interrupt_after(patch, 2)
         for name in ("store", "other"):
             with pytest.raises(InterruptedRunError):
                 run(pets, tmp_path / name, layers=("mixed5", "mixed0"))
