@@ -7,27 +7,28 @@ import concurrent.futures
 import contextlib
 import queue
 import time
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 import numpy as np
+
+from headstart.extract._inorder import Crew
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from headstart.cache import RowId
     from headstart.extract.base import Base
 
-    Picture = tuple[RowId, NDArray[np.uint8]]
-    Computed = tuple[list[RowId], dict[str, NDArray[np.float32]]]
+    _Features = dict[str, NDArray[np.float32]]
 
 _T = TypeVar("_T")
+_Row = TypeVar("_Row")
 _TELLING = 1.0  # seconds of waiting that tell something
 _MEMORY = 10.0  # about as many seconds back counts what was waited for
 
 
-class Bases:
+class Bases(Generic[_Row]):
     """Bases, each on a device of its own, that take their batches from one line.
 
     Whichever is free takes the next batch, and as many at once as it says. Results are taken in the
@@ -40,18 +41,23 @@ class Bases:
         At least one, all with the same layers and weights.
     waits
         Where the time is noted that its results were waited for.
+    crew
+        Threads that have other work. They compute the batches, before all else, where each keeps to
+        a core; otherwise others do.
     """
 
-    def __init__(self, bases: Sequence[Base], waits: Waits) -> None:
+    def __init__(self, bases: Sequence[Base], waits: Waits, crew: Crew) -> None:
         self._bases, self._waits = tuple(bases), waits
         self._free: queue.SimpleQueue[Base] = queue.SimpleQueue()
         self._places = [base for base in bases for _ in range(base.at_once)]
         for base in self._places:
             self._free.put(base)
-        self._pool = concurrent.futures.ThreadPoolExecutor(len(self._places), "base")
-        self._line: collections.deque[
-            tuple[list[RowId], concurrent.futures.Future[dict[str, NDArray[np.float32]]]]
-        ] = collections.deque()
+        shared = all(base.per_core for base in bases) and crew.threads >= len(self._places)
+        self._own = None if shared else Crew(len(self._places), "base")
+        self._crew = self._own or crew
+        self._line: collections.deque[tuple[list[_Row], concurrent.futures.Future[_Features]]] = (
+            collections.deque()
+        )
 
     def __enter__(self) -> Self:
         """Return self."""
@@ -59,27 +65,36 @@ class Bases:
 
     def __exit__(self, *_: object) -> None:
         """Let go of the batches not begun, and wait for those in hand."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        concurrent.futures.wait([future for _, future in self._line if not future.cancel()])
+        if self._own is not None:
+            self._own.close()
 
-    def compute(self, pictures: Iterable[Picture]) -> Iterator[Computed]:
-        r"""Yield (rows, features) for batch after batch; features: layer to (b, \*shape)."""
+    def compute(
+        self, pictures: Iterable[tuple[_Row, NDArray[np.uint8]]]
+    ) -> Iterator[tuple[list[_Row], _Features]]:
+        r"""Yield (rows, features) for batch after batch; features: layer to (b, \*shape).
+
+        `pictures` are rows, by whatever name, with pixels (size, size, 3).
+        """
         for batch in self._batches(pictures):
             rows, pixels = [row for row, _ in batch], [pixels for _, pixels in batch]
-            self._line.append((rows, self._pool.submit(self._run, pixels)))
+            self._line.append((rows, self._crew.submit(self._run, pixels, first=True)))
             if len(self._line) > len(self._places):
                 yield self._take()
         while self._line:
             yield self._take()
 
-    def left(self) -> Iterator[Computed]:
+    def left(self) -> Iterator[tuple[list[_Row], _Features]]:
         """Yield, after a failure, what was computed and not yielded."""
         for rows, future in self._line:
             if future.done() and not future.cancelled() and future.exception() is None:
                 yield rows, future.result()
 
-    def _batches(self, pictures: Iterable[Picture]) -> Iterator[list[Picture]]:
+    def _batches(
+        self, pictures: Iterable[tuple[_Row, NDArray[np.uint8]]]
+    ) -> Iterator[list[tuple[_Row, NDArray[np.uint8]]]]:
         """Fill batches of the size that every device takes at once; it may shrink meanwhile."""
-        batch: list[Picture] = []
+        batch: list[tuple[_Row, NDArray[np.uint8]]] = []
         for picture in pictures:
             batch.append(picture)
             if len(batch) >= min(base.batch_size for base in self._bases):
@@ -88,14 +103,14 @@ class Bases:
         if batch:
             yield batch
 
-    def _take(self) -> Computed:
+    def _take(self) -> tuple[list[_Row], _Features]:
         rows, future = self._line[0]
         with self._waits.on("the base"):
             features = future.result()
         self._line.popleft()
         return rows, features
 
-    def _run(self, pixels: Sequence[NDArray[np.uint8]]) -> dict[str, NDArray[np.float32]]:
+    def _run(self, pixels: Sequence[NDArray[np.uint8]]) -> _Features:
         base = self._free.get()
         try:
             return base(np.stack(pixels))

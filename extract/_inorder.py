@@ -6,17 +6,64 @@ import collections
 import concurrent.futures
 import itertools
 import threading
-from typing import TYPE_CHECKING, Generic, Self, TypeVar
-
-from headstart._hardware import keep_to_core
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    _Task = tuple[concurrent.futures.Future[Any], Callable[[Any], Any], Any]
 
 _AT_ONCE = 4  # items a thread takes: whoever waits for them is woken once for all
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
+
+
+class Crew:
+    """Threads that take the most urgent of what is to be done.
+
+    Parameters
+    ----------
+    threads
+        How many.
+    name
+        Of the threads.
+
+    Attributes
+    ----------
+    threads
+        As given.
+    """
+
+    def __init__(self, threads: int, name: str) -> None:
+        self.threads = threads
+        self._pool = concurrent.futures.ThreadPoolExecutor(threads, name)
+        #: What is to be done before all else, and what is to be done after it.
+        self._first: collections.deque[_Task] = collections.deque()
+        self._then: collections.deque[_Task] = collections.deque()
+        self._lock = threading.Lock()
+
+    def submit(
+        self, work: Callable[[_Item], _Result], item: _Item, *, first: bool = False
+    ) -> concurrent.futures.Future[_Result]:
+        """Let a thread work on an item, before all that is not `first`."""
+        future: concurrent.futures.Future[_Result] = concurrent.futures.Future()
+        (self._first if first else self._then).append((future, work, item))
+        self._pool.submit(self._take)  # one for each, whichever it then takes
+        return future
+
+    def close(self) -> None:
+        """Let go of what is not begun, and wait for what is in hand."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _take(self) -> None:
+        with self._lock:
+            future, work, item = (self._first or self._then).popleft()
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(work(item))
+            except BaseException as error:  # noqa: BLE001 - raised where the result is taken
+                future.set_exception(error)
 
 
 class InOrder(Generic[_Item, _Result]):
@@ -37,8 +84,11 @@ class InOrder(Generic[_Item, _Result]):
         Of how many items the work may be begun before their results are taken.
     name
         Of the threads.
-    pinned
-        Whether each thread keeps to a core of its own.
+
+    Attributes
+    ----------
+    crew
+        The threads.
     """
 
     def __init__(
@@ -49,12 +99,9 @@ class InOrder(Generic[_Item, _Result]):
         threads: int,
         ahead: int,
         name: str,
-        pinned: bool = False,
     ) -> None:
         self._work, self._items, self._ended = work, iter(items), threading.Event()
-        core = itertools.count()
-        begin = (lambda: keep_to_core(next(core))) if pinned else None
-        self._pool = concurrent.futures.ThreadPoolExecutor(threads, name, begin)
+        self.crew = Crew(threads, name)
         self._at_once = max(1, min(_AT_ONCE, min(ahead, len(items)) // (2 * threads)))
         self._waiting: collections.deque[
             tuple[list[_Item], concurrent.futures.Future[list[_Result]]]
@@ -73,7 +120,7 @@ class InOrder(Generic[_Item, _Result]):
     def __exit__(self, *_: object) -> None:
         """Let go of the items not begun, and wait for those in hand."""
         self._ended.set()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self.crew.close()
 
     def __iter__(self) -> Iterator[tuple[_Item, _Result]]:
         """Yield each item with its result."""
@@ -85,7 +132,7 @@ class InOrder(Generic[_Item, _Result]):
     def _submit(self) -> None:
         some = list(itertools.islice(self._items, self._at_once))
         if some:
-            self._waiting.append((some, self._pool.submit(self._each, some)))
+            self._waiting.append((some, self.crew.submit(self._each, some)))
 
     def _each(self, some: list[_Item]) -> list[_Result]:
         return [self._work(item) for item in some if not self._ended.is_set()]

@@ -88,15 +88,23 @@ class Base:
 
     @property
     def at_once(self) -> int:
-        """The number of batches it is best given side by side, each by a thread.
+        """The number of batches it is best given side by side, each by a thread."""
+        if self.engine == "openvino":
+            from headstart.extract import _openvino_engine
 
-        OpenVINO splits one batch instead.
+            return _openvino_engine.at_once()
+        from headstart.extract import _keras_engine
+
+        return _keras_engine.at_once()
+
+    @property
+    def per_core(self) -> bool:
+        """Whether a batch keeps to one core, or to a few.
+
+        Threads that decode may then compute as well, so that no more of them work than there are
+        cores. Otherwise whoever computes waits, for a GPU or for other threads.
         """
-        if self.engine != "keras":
-            return 1
-        from headstart.extract._keras_engine import at_once
-
-        return at_once()
+        return self.engine == "openvino"
 
     @property
     def precision(self) -> str:

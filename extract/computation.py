@@ -6,10 +6,9 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from headstart._hardware import cores, has_every_core
 from headstart.extract._files import digest_of
 from headstart.extract._kept import ready
-from headstart.extract.engines import meant_engine, require_same_engine
+from headstart.extract.engines import require_same_engine
 from headstart.extract.pipeline import Decoder, Decoding, Job, Outcome, Writer, distance, run_jobs
 from headstart.extract.plan import ids, jobs
 from headstart.extract.weights import is_name
@@ -41,7 +40,6 @@ def same_weights(filling: Filling, settings: Settings) -> bool:
 class _Pace(TypedDict):
     workers: int
     ahead: int
-    pinned: bool
 
 
 class Pass:
@@ -95,17 +93,11 @@ class Pass:
         return Decoding.of(self._spec, self.remembered["max_pixels"])
 
     def _pace(self, views: int) -> _Pace:
-        """Return how many threads decode, and how many pictures of so many views ahead.
-
-        Beside OpenVINO, whose threads keep to their cores, each keeps to one.
-        """
+        """Return how many threads decode, and how many pictures of so many views ahead."""
         batch, workers = self._speed.batch_size, self._speed.threads
         return {
             "workers": workers,
             "ahead": distance(self._spec.size, views=views, batch_size=batch, workers=workers),
-            "pinned": workers % cores() == 0
-            and has_every_core()
-            and meant_engine(self._spec.engine) == "openvino",
         }
 
     def _push(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import collections
 import io
 import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,18 +11,21 @@ import numpy as np
 from PIL import Image
 
 from headstart.errors import DataError, UnreadableImageError
+from headstart.extract._bases import Bases, Waits
+from headstart.extract._inorder import InOrder
 from headstart.extract.decode import DECODING, MAX_PIXELS, decode
 from headstart.extract.hashing import read_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from concurrent.futures import Future
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from headstart.extract.base import Base
 
     Picture = str | os.PathLike[str] | NDArray[np.uint8]
+
+_Place = tuple[int, dict[int, str]]  # of a picture, and why those before it are of no use
 
 
 def as_pictures(given: Any) -> Sequence[Picture]:
@@ -75,41 +76,34 @@ def live_features(
         If an array is no picture.
     """
 
-    def one(picture: Picture) -> NDArray[np.uint8]:
-        return decode(_encoded(picture), size, max_pixels=max_pixels, rule=rule)
+    def one(picture: Picture) -> NDArray[np.uint8] | Exception:
+        try:
+            return decode(_encoded(picture), size, max_pixels=max_pixels, rule=rule)
+        except (UnreadableImageError, OSError) as error:
+            return error
 
-    positions: list[int] = []
-    pixels: list[NDArray[np.uint8]] = []
     unusable: dict[int, str] = {}
-    with ThreadPoolExecutor(workers, "decode") as pool:
-        for position, future in _ahead(pool, one, pictures, 2 * base.batch_size + workers):
-            try:
-                pixels.append(future.result())
-                positions.append(position)
-            except (UnreadableImageError, OSError) as error:
-                unusable[position] = str(error)
-            if len(pixels) == base.batch_size:
-                yield positions, base(np.stack(pixels)), unusable
-                positions, pixels, unusable = [], [], {}
-    if pixels:
-        yield positions, base(np.stack(pixels)), unusable
-    elif unusable:
+
+    def usable() -> Iterator[tuple[_Place, NDArray[np.uint8]]]:
+        """Yield pixels, each with its position and with those that could not be used before it."""
+        nonlocal unusable
+        for position, (_, found) in enumerate(line):
+            if isinstance(found, Exception):
+                unusable[position] = str(found)
+            else:
+                yield (position, unusable), found
+                unusable = {}
+
+    ahead = 2 * base.batch_size + workers
+    with (
+        InOrder(one, pictures, threads=workers, ahead=ahead, name="decode") as line,
+        Bases[_Place]([base], Waits(), line.crew) as bases,
+    ):
+        for places, features in bases.compute(usable()):
+            passed = {position: reason for _, some in places for position, reason in some.items()}
+            yield [position for position, _ in places], features, passed
+    if unusable:
         yield [], {}, unusable
-
-
-def _ahead(
-    pool: ThreadPoolExecutor,
-    function: Callable[[Picture], NDArray[np.uint8]],
-    pictures: Sequence[Picture],
-    ahead: int,
-) -> Iterator[tuple[int, Future[NDArray[np.uint8]]]]:
-    """Yield each picture's position and future, with a bounded number under way."""
-    waiting: collections.deque[tuple[int, Future[NDArray[np.uint8]]]] = collections.deque()
-    for position, picture in enumerate(pictures):
-        waiting.append((position, pool.submit(function, picture)))
-        if len(waiting) >= ahead:
-            yield waiting.popleft()
-    yield from waiting
 
 
 def _encoded(picture: Picture) -> bytes:

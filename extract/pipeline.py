@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from headstart.cache import RowId, Spec
-    from headstart.extract._bases import Picture
+    from headstart.extract._inorder import Crew
     from headstart.extract.base import Base
     from headstart.extract.places import Place
 
@@ -128,9 +128,12 @@ class Decoded(Protocol):
     vanished
         Paths that were gone or changed since they were hashed, and which of the two: for one
         thread, the one that takes the results.
+    crew
+        The threads that decode them.
     """
 
     vanished: dict[str, str]
+    crew: Crew
 
     def __iter__(self) -> Iterator[tuple[Job, NDArray[np.uint8] | Exception]]:
         """Yield each job with its pixels ``(views, size, size, 3)``, or why there are none."""
@@ -147,12 +150,10 @@ class Decoder:
     ----------
     ahead
         How many pictures at most.
-    pinned
-        As for `InOrder`.
 
     Attributes
     ----------
-    vanished
+    vanished, crew
         As for `Decoded`.
     """
 
@@ -163,14 +164,12 @@ class Decoder:
         *,
         workers: int,
         ahead: int,
-        pinned: bool = False,
     ) -> None:
         self._decoding = decoding
         self.vanished: dict[str, str] = {}
         count = threads([job.file for job in jobs], workers)
-        self._line = InOrder(
-            self._decode, jobs, threads=count, ahead=ahead, name="decode", pinned=pinned
-        )
+        self._line = InOrder(self._decode, jobs, threads=count, ahead=ahead, name="decode")
+        self.crew = self._line.crew
 
     def __enter__(self) -> Self:
         """Return self: the threads are at work already."""
@@ -375,9 +374,9 @@ def run_jobs(
         the run: ``decoding``, ``the base``, ``writing``, or ``""`` as long as that is not known.
     """
     waits = Waits()
-    line = Bases(bases, waits)
+    line: Bases[RowId] = Bases(bases, waits, decoded.crew)
 
-    def usable() -> Iterator[Picture]:
+    def usable() -> Iterator[tuple[RowId, NDArray[np.uint8]]]:
         for job, result in waits.on_each("decoding", decoded):
             if on_error == "fail":
                 _stop(decoded.vanished, job, result)

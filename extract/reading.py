@@ -56,8 +56,6 @@ class Reading:
         Number of threads, more where files are away.
     ahead
         How many pictures at most.
-    pinned
-        As for `InOrder`.
 
     Attributes
     ----------
@@ -67,6 +65,8 @@ class Reading:
         The rows that pictures so far were decoded for.
     vanished
         As for `Decoded`; what is read once cannot change meanwhile.
+    crew
+        As for `Decoded`.
     """
 
     def __init__(
@@ -78,7 +78,6 @@ class Reading:
         passed: Callable[[Picture, str | LeftOut, int], None],
         workers: int,
         ahead: int,
-        pinned: bool = False,
     ) -> None:
         self._decoding, self._wanted, self._passed = decoding, wanted, passed
         self.sha256: list[str | LeftOut] = []
@@ -92,8 +91,8 @@ class Reading:
             threads=threads([picture.file for picture in pictures], workers),
             ahead=ahead,
             name="decode",
-            pinned=pinned,
         )
+        self.crew = self._line.crew
         self._results = self._each()
 
     def __enter__(self) -> Self:

@@ -50,6 +50,7 @@ class FakeBase:
         self.precision = str(options.get("precision", "auto")).replace("auto", "float32")
         self.shapes = {name: self._shape(name) for name in self.layers}
         self.at_once = 1
+        self.per_core = False
         self.delay = 0.0
         self.calls = 0
 

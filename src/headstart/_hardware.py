@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import platform
 import shutil
@@ -11,7 +10,6 @@ from functools import cache
 from pathlib import Path
 
 _FLAGS = Path("/proc/cpuinfo")
-_QUOTAS = (Path("/sys/fs/cgroup/cpu.max"), Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"))
 _BFLOAT16_FROM = 8.0  # compute capability: Ampere
 _shares: list[int] = []
 
@@ -24,32 +22,6 @@ def keep_to(count: int) -> None:
 def cores() -> int:
     """Return the number of cores this process may use."""
     return min(_available(), *_shares) if _shares else _available()
-
-
-def has_every_core() -> bool:
-    """Tell whether this process may use every core of the machine, so that it may share them out.
-
-    Of several that were each given some, by their numbers or by a quota of time, all would else
-    choose the same ones.
-    """
-    return cores() == os.cpu_count() and not _has_quota()
-
-
-def keep_to_core(number: int) -> None:
-    """Let the calling thread run on one core only, counted from 0 and over, where it may."""
-    if hasattr(os, "sched_setaffinity"):
-        mine = sorted(os.sched_getaffinity(0))
-        with contextlib.suppress(OSError):  # only speed is lost
-            os.sched_setaffinity(0, {mine[number % len(mine)]})
-
-
-@cache
-def _has_quota() -> bool:
-    """Tell whether the container that this process is in has a quota of processor time."""
-    for file in _QUOTAS:
-        with contextlib.suppress(OSError):
-            return file.read_text(encoding="ascii").split()[0] not in ("max", "-1")
-    return False
 
 
 @cache

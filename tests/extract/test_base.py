@@ -228,7 +228,7 @@ def test_what_did_not_fit_is_gone_before_less_is_tried(monkeypatch: pytest.Monke
 
 
 def test_tensorflow_is_given_two_batches_on_processors(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a GPU, one core, or OpenVINO, which splits one batch itself, it is one."""
+    """With a GPU, or one core, it is one."""
     if import_keras().backend.backend() != "tensorflow":
         pytest.skip("measured for TensorFlow alone")
     base = load_base(RANDOM, size=75, layers=["mixed0"])
@@ -240,9 +240,7 @@ def test_tensorflow_is_given_two_batches_on_processors(monkeypatch: pytest.Monke
     monkeypatch.setattr(_keras_engine, "cores", lambda: 4)
     monkeypatch.setattr(_keras_engine, "gpus", lambda: ["gpu:0"])
     assert base.at_once == 1
-    monkeypatch.setattr(_keras_engine, "gpus", list)
-    base.engine = "openvino"
-    assert base.at_once == 1
+    assert not base.per_core
 
 
 def test_threads_that_run_out_of_memory_together_halve_the_batch_once(

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -272,20 +273,6 @@ def test_openvino_computes_what_keras_computes(bases: dict[str, Any]) -> None:
         assert abs(found[layer] - array).max() <= 1e-4 * abs(array).max()
 
 
-def test_openvino_keeps_its_threads_to_cores_where_it_has_all(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Threads that are moved between cores cost time."""
-    pytest.importorskip("openvino")
-    for every in (True, False):
-        monkeypatch.setattr("headstart.extract._openvino_engine.has_every_core", lambda: every)  # noqa: B023
-        base = load_base(RANDOM, size=75, layers=["mixed0"], batch_size=16, engine="openvino")
-        base(_noise(1))
-        engine: Any = base._engine
-        model = engine._requests[0].get_compiled_model()
-        assert model.get_property("ENABLE_CPU_PINNING") is every
-
-
 @pytest.mark.tensorflow
 def test_openvino_keeps_to_the_share_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a task of a cluster has one, whatever the machine has."""
@@ -293,11 +280,40 @@ def test_openvino_keeps_to_the_share_of_the_process(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(_hardware, "_shares", [1])
     base = load_base(RANDOM, size=75, layers=["mixed0"], batch_size=16, engine="openvino")
     base(_noise(1))
+    assert base.at_once == 1
     engine: Any = base._engine
-    (request,) = engine._requests
-    model = request.get_compiled_model()
+    model = engine._free.get_nowait().get_compiled_model()
+    assert engine._free.empty()
     assert model.get_property("INFERENCE_NUM_THREADS") == 1
     assert not model.get_property("ENABLE_CPU_PINNING")  # another process may have these cores
+
+
+@pytest.mark.parametrize(
+    ("threads", "batches"), [(1, 1), (2, 2), (3, 3), (8, 8), (9, 3), (11, 1), (12, 6), (64, 8)]
+)
+def test_openvino_is_given_a_batch_for_each_core_or_each_few(
+    monkeypatch: pytest.MonkeyPatch, threads: int, batches: int
+) -> None:
+    """Eight at most, since each takes memory; as many cores for one as for another."""
+    engine = pytest.importorskip("headstart.extract._openvino_engine")
+    monkeypatch.setattr(engine, "cores", lambda: threads)
+    base = load_base(RANDOM, size=75, layers=["mixed0"], engine="openvino")
+    assert base.at_once == batches
+    assert base.per_core
+
+
+@pytest.mark.tensorflow
+def test_openvino_s_batches_side_by_side_keep_their_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More threads than it takes batches at once: none gets another's, or what is overwritten."""
+    engine = pytest.importorskip("headstart.extract._openvino_engine")
+    monkeypatch.setattr(engine, "cores", lambda: 2)
+    base = load_base(RANDOM, size=75, layers=["mixed0"], batch_size=4, engine="openvino")
+    batches = [_noise(4)[::-1] + n for n in range(12)]
+    expected = [base(batch)["mixed0"] for batch in batches]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(base, batches))
+    for mine, alone in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(mine["mixed0"], alone)
 
 
 @pytest.mark.tensorflow

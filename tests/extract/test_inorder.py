@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import threading
 import time
@@ -11,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headstart.extract._inorder import InOrder
+from headstart.extract._inorder import Crew, InOrder
 
 
 @settings(max_examples=60, deadline=None)
@@ -77,25 +76,6 @@ def test_leaving_lets_go_of_what_is_not_begun() -> None:
     assert len(begun) == 2
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="threads cannot be kept to a core")
-def test_pinned_threads_keep_to_a_core_each() -> None:
-    """They take the cores of the process in turn; its other threads go where they will."""
-    before = frozenset(os.sched_getaffinity(0))
-    meeting = threading.Barrier(len(before))
-
-    def work(item: int) -> frozenset[int]:
-        meeting.wait(60)  # so that each thread has one
-        return frozenset(os.sched_getaffinity(0))
-
-    count = len(before)
-    for pinned, expected in ((True, {frozenset({core}) for core in before}), (False, {before})):
-        with InOrder(
-            work, range(count), threads=count, ahead=count, name="test", pinned=pinned
-        ) as line:
-            assert {cores for _, cores in line} == expected
-    assert os.sched_getaffinity(0) == before
-
-
 def test_an_interrupt_while_the_first_are_handed_over_leaves_no_thread(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -118,3 +98,59 @@ def test_an_interrupt_while_the_first_are_handed_over_leaves_no_thread(
     assert not [t for t in threading.enumerate() if t.name.startswith("interrupted")]
     assert count < 20
     assert len(begun) == count
+
+
+def test_a_crew_takes_the_most_urgent_first() -> None:
+    """And each of a kind in the order in which it came."""
+    crew, done, begun, go_on = Crew(1, "test"), list[str](), threading.Event(), threading.Event()
+
+    def hold(_: str) -> None:
+        begun.set()
+        assert go_on.wait(60)
+
+    crew.submit(hold, "")
+    assert begun.wait(60)
+    then = [crew.submit(done.append, name) for name in ("third", "fourth")]
+    first = [crew.submit(done.append, name, first=True) for name in ("first", "second")]
+    go_on.set()
+    for future in then + first:
+        future.result(60)
+    crew.close()
+    assert done == ["first", "second", "third", "fourth"]
+
+
+def test_a_crew_passes_errors_on_and_lets_go_of_what_is_cancelled() -> None:
+    """A thread outlives both."""
+    crew, begun, go_on = Crew(1, "test"), threading.Event(), threading.Event()
+
+    def hold(_: int) -> None:
+        begun.set()
+        assert go_on.wait(60)
+        raise ArithmeticError
+
+    failing, done = crew.submit(hold, 0), list[int]()
+    assert begun.wait(60)
+    dropped, last = crew.submit(done.append, 1), crew.submit(done.append, 2)
+    assert dropped.cancel()
+    go_on.set()
+    with pytest.raises(ArithmeticError):
+        failing.result(60)
+    last.result(60)
+    crew.close()
+    assert done == [2]
+
+
+def test_closing_a_crew_waits_for_what_is_in_hand_alone() -> None:
+    """What is not begun never is."""
+    crew, begun, done = Crew(2, "test"), threading.Barrier(3), list[int]()
+
+    def work(item: int) -> None:
+        begun.wait(60)
+        time.sleep(0.05)
+        done.append(item)
+
+    futures = [crew.submit(work, item) for item in range(9)]
+    begun.wait(60)
+    crew.close()
+    assert sorted(done) == [0, 1]
+    assert [future.done() for future in futures] == [True] * 2 + [False] * 7

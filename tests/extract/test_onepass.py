@@ -110,35 +110,6 @@ def test_a_bad_picture_alone_needs_one_base(
     assert len(pools) == 1
 
 
-@pytest.mark.parametrize(
-    ("engine", "every", "workers", "expected"),
-    [
-        ("openvino", True, 4, True),
-        ("openvino", True, 8, True),
-        ("openvino", True, 3, False),
-        ("openvino", False, 4, False),
-        ("keras", True, 4, False),
-    ],
-)
-def test_threads_keep_to_cores_beside_openvino_on_a_whole_machine(
-    pets: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    engine: str,
-    every: bool,
-    workers: int,
-    expected: bool,
-) -> None:
-    """As many on each; not where several processes share the machine."""
-    kept = set[int]()
-    monkeypatch.setattr("headstart.extract.computation.has_every_core", lambda: every)
-    monkeypatch.setattr("headstart.extract.computation.cores", lambda: 4)
-    monkeypatch.setattr("headstart.extract._inorder.keep_to_core", kept.add)
-    settings = Settings(size=SIZE, engine=engine)
-    fill_store(pets, tmp_path / "store", settings, speed=Speed(batch_size=4, workers=workers))
-    assert bool(kept) == expected
-
-
 def test_a_second_pooling_is_computed_in_the_pass_that_reads(
     pets: Path, tmp_path: Path, reads: collections.Counter[str]
 ) -> None:

@@ -18,6 +18,7 @@ from headstart.cache import Filling, RowId
 from headstart.cache.shard import read_head
 from headstart.extract import pipeline
 from headstart.extract._bases import Bases, Waits
+from headstart.extract._inorder import Crew
 from headstart.extract.pipeline import (
     Decoder,
     Decoding,
@@ -172,8 +173,11 @@ class SlowBase(fakes.FakeBase):
         )
         self._random = np.random.default_rng(seed)
         self._fails_at, self._pace = fails_at, pace
+        #: Names of the threads that computed.
+        self.threads = set[str]()
 
     def __call__(self, pixels: Any) -> dict[str, Any]:
+        self.threads.add(threading.current_thread().name.partition("_")[0])
         time.sleep(self._random.exponential(self._pace))
         if self.calls + 1 == self._fails_at:
             raise DeviceError
@@ -231,28 +235,43 @@ def test_several_bases_share_the_pictures_and_mix_none_up(tmp_path: Path) -> Non
         np.testing.assert_array_equal(found[job.row[0]], expected)
 
 
-def test_a_base_is_given_as_many_batches_as_it_takes_at_once(tmp_path: Path) -> None:
-    """Side by side, and every picture still has its own row."""
-    meeting = threading.Barrier(2)
+@pytest.mark.parametrize(
+    ("per_core", "at_once", "threads"),
+    [(False, 2, {"base"}), (True, 2, {"decode"}), (True, 3, {"decode"}), (True, 4, {"base"})],
+)
+def test_a_base_is_given_as_many_batches_as_it_takes_at_once(
+    tmp_path: Path, per_core: bool, at_once: int, threads: set[str]
+) -> None:
+    """Side by side, by the threads that decode if each keeps to a core, and they are enough.
+
+    Every picture still has its own row.
+    """
+    meeting = threading.Barrier(at_once)
 
     class Meets(SlowBase):
         def __call__(self, pixels: Any) -> dict[str, Any]:
             meeting.wait(timeout=60)
             return super().__call__(pixels)
 
-    base, wanted = Meets(0, pace=0.0), jobs(tmp_path, 40)
-    base.at_once = 2
+    base, wanted = Meets(0, pace=0.0), jobs(tmp_path, 48)
+    base.at_once, base.per_core = at_once, per_core
     _, outcome = run_on([base], wanted, tmp_path / "store")
     assert outcome.computed == {job.row for job in wanted}
+    assert base.threads == threads
     found = stored(tmp_path / "store")
     for job in wanted:
         expected = fakes.features_of(job.file, "mixed0", size=8)
         np.testing.assert_array_equal(found[job.row[0]], expected)
 
 
-def test_a_base_that_fails_ends_the_run_and_loses_nothing_computed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("per_core", [False, True])
+def test_a_base_that_fails_ends_the_run_and_loses_nothing_computed(
+    tmp_path: Path, per_core: bool
+) -> None:
     """The error is passed on; what any base has computed is in the store, and counted."""
     bases = [SlowBase(0), SlowBase(1, fails_at=5), SlowBase(2)]
+    for base in bases:
+        base.per_core = per_core
     wanted = jobs(tmp_path, 200)
     filling, outcome = run_on(bases, wanted, tmp_path / "store")
     calls = sum(base.calls for base in bases)
@@ -268,7 +287,7 @@ def test_bases_share_the_size_of_batch_that_fits_each() -> None:
     """One short of memory does not split every batch it gets."""
     large, small = SlowBase(0, batch_size=8), SlowBase(1, batch_size=3)
     pictures = [((b"%d" % n, 0), np.zeros((8, 8, 3), np.uint8)) for n in range(10)]
-    with Bases([large, small], Waits()) as bases:  # type: ignore[list-item]
+    with Bases[Any]([large, small], Waits(), Crew(1, "decode")) as bases:  # type: ignore[list-item]
         sizes = [len(rows) for rows, _ in bases.compute(pictures)]
     assert sizes == [3, 3, 3, 1]
 

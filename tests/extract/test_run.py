@@ -367,7 +367,7 @@ def test_on_error_fail_stops_and_names_the_picture(
     done: list[int] = []
     compute = Bases._run
 
-    def counted(self: Bases, pixels: Any) -> Any:
+    def counted(self: Bases[Any], pixels: Any) -> Any:
         features = compute(self, pixels)
         done.append(len(pixels))
         return features

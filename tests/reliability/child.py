@@ -81,6 +81,7 @@ class BigBase:
 
     engine, precision, digest = "keras", "float32", hashlib.sha256(b"big").hexdigest()
     at_once = 1
+    per_core = False
 
     def __init__(self, _: object, *, layers: Sequence[str], batch_size: int, **__: Any) -> None:
         self.layers, self.batch_size = tuple(layers), batch_size
