@@ -38,26 +38,35 @@ class Bases(Generic[_Row]):
     Parameters
     ----------
     bases
-        At least one, all with the same layers and weights.
-    waits
-        Where the time is noted that its results were waited for.
+        At least one, all with the same layers and weights. Nothing is asked of them before there
+        is a batch: to answer, they may have to load a framework.
     crew
-        Threads that have other work. They compute the batches, before all else, where each keeps to
-        a core; otherwise others do.
+        The threads that decode. They compute the batches, before all else, where each keeps to a
+        core; otherwise others do.
+
+    Attributes
+    ----------
+    waits
+        The time that its results were waited for, for others to add what else is waited for.
     """
 
-    def __init__(self, bases: Sequence[Base], waits: Waits, crew: Crew) -> None:
-        self._bases, self._waits = tuple(bases), waits
+    def __init__(self, bases: Sequence[Base], crew: Crew) -> None:
+        self._bases, self._decoders, self.waits = tuple(bases), crew, Waits()
         self._free: queue.SimpleQueue[Base] = queue.SimpleQueue()
-        self._places = [base for base in bases for _ in range(base.at_once)]
-        for base in self._places:
-            self._free.put(base)
-        shared = all(base.per_core for base in bases) and crew.threads >= len(self._places)
-        self._own = None if shared else Crew(len(self._places), "base")
-        self._crew = self._own or crew
+        self._places = 0
+        #: Who computes, as soon as there is something to compute.
+        self._crew: Crew | None = None
         self._line: collections.deque[tuple[list[_Row], concurrent.futures.Future[_Features]]] = (
             collections.deque()
         )
+
+    @property
+    def limit(self) -> str:
+        """The stage that limits the run: ``decoding``, ``the base`` or another of the `waits`."""
+        stage = self.waits.limit
+        if stage != "decoding" or self._crew is not self._decoders:
+            return stage
+        return "the base" if self._decoders.mostly_first else stage  # the same threads do both
 
     def __enter__(self) -> Self:
         """Return self."""
@@ -65,9 +74,11 @@ class Bases(Generic[_Row]):
 
     def __exit__(self, *_: object) -> None:
         """Let go of the batches not begun, and wait for those in hand."""
-        concurrent.futures.wait([future for _, future in self._line if not future.cancel()])
-        if self._own is not None:
-            self._own.close()
+        try:
+            concurrent.futures.wait([future for _, future in self._line if not future.cancel()])
+        finally:
+            if self._crew is not None and self._crew is not self._decoders:
+                self._crew.close()
 
     def compute(
         self, pictures: Iterable[tuple[_Row, NDArray[np.uint8]]]
@@ -77,9 +88,10 @@ class Bases(Generic[_Row]):
         `pictures` are rows, by whatever name, with pixels (size, size, 3).
         """
         for batch in self._batches(pictures):
+            crew = self._crew or self._begin()
             rows, pixels = [row for row, _ in batch], [pixels for _, pixels in batch]
-            self._line.append((rows, self._crew.submit(self._run, pixels, first=True)))
-            if len(self._line) > len(self._places):
+            self._line.append((rows, crew.submit(self._run, pixels, first=True)))
+            if len(self._line) > self._places:
                 yield self._take()
         while self._line:
             yield self._take()
@@ -89,6 +101,16 @@ class Bases(Generic[_Row]):
         for rows, future in self._line:
             if future.done() and not future.cancelled() and future.exception() is None:
                 yield rows, future.result()
+
+    def _begin(self) -> Crew:
+        places = [base for base in self._bases for _ in range(base.at_once)]
+        for base in places:
+            self._free.put(base)
+        shared = all(base.per_core for base in self._bases)
+        enough = self._decoders.threads >= len(places)
+        self._places = len(places)
+        self._crew = self._decoders if shared and enough else Crew(len(places), "base")
+        return self._crew
 
     def _batches(
         self, pictures: Iterable[tuple[_Row, NDArray[np.uint8]]]
@@ -105,7 +127,7 @@ class Bases(Generic[_Row]):
 
     def _take(self) -> tuple[list[_Row], _Features]:
         rows, future = self._line[0]
-        with self._waits.on("the base"):
+        with self.waits.on("decoding" if self._crew is self._decoders else "the base"):
             features = future.result()
         self._line.popleft()
         return rows, features

@@ -6,6 +6,7 @@ import collections
 import concurrent.futures
 import itertools
 import threading
+import time
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 if TYPE_CHECKING:
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     _Task = tuple[concurrent.futures.Future[Any], Callable[[Any], Any], Any]
 
 _AT_ONCE = 4  # items a thread takes: whoever waits for them is woken once for all
+_MEMORY = 10.0  # about as many seconds back counts what threads were busy with
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -42,6 +44,14 @@ class Crew:
         self._first: collections.deque[_Task] = collections.deque()
         self._then: collections.deque[_Task] = collections.deque()
         self._lock = threading.Lock()
+        #: Seconds spent lately on what is not `first`, and on what is.
+        self._spent = [0.0, 0.0]
+
+    @property
+    def mostly_first(self) -> bool:
+        """Whether the threads were busier with what is to be done first, lately."""
+        then, first = self._spent
+        return first > then
 
     def submit(
         self, work: Callable[[_Item], _Result], item: _Item, *, first: bool = False
@@ -58,12 +68,22 @@ class Crew:
 
     def _take(self) -> None:
         with self._lock:
-            future, work, item = (self._first or self._then).popleft()
+            first = bool(self._first)
+            future, work, item = (self._first if first else self._then).popleft()
         if future.set_running_or_notify_cancel():
+            started = time.perf_counter()
             try:
                 future.set_result(work(item))
             except BaseException as error:  # noqa: BLE001 - raised where the result is taken
                 future.set_exception(error)
+            self._note(first, time.perf_counter() - started)
+        del future, item, work  # an error's traceback has this frame, which would hold the error
+
+    def _note(self, first: bool, seconds: float) -> None:
+        with self._lock:
+            self._spent[first] += seconds
+            if sum(self._spent) > _MEMORY * self.threads:
+                self._spent = [spent / 2 for spent in self._spent]
 
 
 class InOrder(Generic[_Item, _Result]):

@@ -40,7 +40,7 @@ class OpenVINOEngine:
     """A program compiled by OpenVINO, which keeps channels first inside.
 
     As many threads as `at_once` says may run a batch each, beside each other, each on its own share
-    of the cores: on few, a core. Threads then never wait for each other.
+    of the cores: of up to eight, on one. Threads that have a core each never wait for each other.
     """
 
     def __init__(self, program: Program) -> None:
@@ -60,11 +60,8 @@ class OpenVINOEngine:
         """Run one full batch; see `Engine`."""
         request = self._free.get()
         try:
-            request.infer([np.ascontiguousarray(pixels)], share_inputs=True)
-            return {
-                name: request.get_output_tensor(i).data.copy()
-                for i, name in enumerate(self._program.graph.outputs)
-            }
+            outputs = request.infer([np.ascontiguousarray(pixels)], share_inputs=True)  # copied
+            return {name: outputs[i] for i, name in enumerate(self._program.graph.outputs)}
         finally:
             self._free.put(request)
 

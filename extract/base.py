@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import math
 import threading
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headstart._hardware import gpu_capability
+from headstart._hardware import cores, gpu_capability
 from headstart._keras import import_keras
 from headstart.errors import HeadstartError
 from headstart.extract._arrays import Arrays, read_arrays
 from headstart.extract._graph import Conv, Norm, scale_input, shapes, simplify
 from headstart.extract._inception import blank, convolutions, inception_v3, keras_order
+from headstart.extract._turns import Turns
 from headstart.extract.engines import (
     CENTRE,
     Program,
@@ -40,6 +43,7 @@ __all__ = [
     "BATCH_SIZE",
     "Base",
     "LayerInfo",
+    "batch_seconds",
     "import_keras",
     "keras_base",
     "kernel_shapes",
@@ -60,8 +64,8 @@ class Base:
 
     Every batch that reaches the device holds `batch_size` pictures, the last ones padded, so that
     one program is compiled and a picture's features do not depend on its company. When the device
-    runs out of memory, `batch_size` is halved and the batch tried again. As many threads may call
-    it as `at_once` says.
+    runs out of memory, the batch is tried again with no other beside it; if it does not fit even
+    then, `batch_size` is halved. As many threads may call it as `at_once` says.
 
     Attributes
     ----------
@@ -84,7 +88,7 @@ class Base:
         self.shapes = shapes
         self._program = program
         self._engine: Engine | None = None
-        self._lock = threading.Lock()
+        self._lock, self._turns = threading.Lock(), Turns()
 
     @property
     def at_once(self) -> int:
@@ -99,12 +103,12 @@ class Base:
 
     @property
     def per_core(self) -> bool:
-        """Whether a batch keeps to one core, or to a few.
+        """Whether each of `at_once` batches keeps to one core, and they to all.
 
         Threads that decode may then compute as well, so that no more of them work than there are
         cores. Otherwise whoever computes waits, for a GPU or for other threads.
         """
-        return self.engine == "openvino"
+        return self.engine == "openvino" and self.at_once == cores()
 
     @property
     def precision(self) -> str:
@@ -149,18 +153,34 @@ class Base:
         parts: list[dict[str, NDArray[np.float32]]] = []
         done = 0
         while done < len(pixels):
-            program = self._program
-            try:
-                parts.append(self._batch(pixels[done:]))
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                self._shrink(program, error)
-            else:
-                done += len(parts[-1][self.layers[0]])
+            parts.append(self._part(pixels[done:]))
+            done += len(parts[-1][self.layers[0]])
         if len(parts) == 1:
             return parts[0]
         return {layer: np.concatenate([part[layer] for part in parts]) for layer in self.layers}
+
+    def _part(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """Run the first of these pictures, as many as fit into memory."""
+        with self._turns.beside():
+            found = self._tried(pixels)
+        if found is None:  # other threads may hold what it lacks
+            with self._turns.alone():
+                while found is None:
+                    found = self._tried(pixels, alone=True)
+        return found
+
+    def _tried(
+        self, pixels: NDArray[np.uint8], *, alone: bool = False
+    ) -> dict[str, NDArray[np.float32]] | None:
+        """Run a batch; None for lack of memory: where it was `alone`, the next one is smaller."""
+        try:
+            return self._batch(pixels)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            if alone:
+                self._shrink(error)
+        return None
 
     def _batch(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Run the first of these pictures, up to `batch_size`, padded to as many."""
@@ -179,20 +199,39 @@ class Base:
                 self._engine = start_engine(self.engine, self._program)
             return self._program, self._engine
 
-    def _shrink(self, program: Program, error: Exception) -> None:
-        """Halve the batch, for lack of memory, unless another thread has done so meanwhile."""
-        with self._lock:
-            if program is not self._program:
-                return
-            if program.batch_size == 1:
-                size = program.size
-                raise HeadstartError(
-                    f"Not even one picture of {size}x{size} pixels fits into memory. Free some, or "
-                    "take a smaller --size or an earlier --layer."
-                ) from error
-            # Frees what it holds before the next one is made, unless another thread is in it.
-            self._engine = None
-            self._program = replace(program, batch_size=program.batch_size // 2)
+    def _shrink(self, error: Exception) -> None:
+        """Halve the batch, for lack of memory; no other thread may be in it."""
+        if self.batch_size == 1:
+            size = self._program.size
+            raise HeadstartError(
+                f"Not even one picture of {size}x{size} pixels fits into memory. Free some, or "
+                "take a smaller --size or an earlier --layer."
+            ) from error
+        self._engine = None  # frees what it holds before the next one is made
+        self._program = replace(self._program, batch_size=self.batch_size // 2)
+
+
+def batch_seconds(base: Base, batches: Sequence[NDArray[np.uint8]]) -> float:
+    """Measure what a batch takes as in a run, with as many side by side as the base is best given.
+
+    Parameters
+    ----------
+    batches
+        Each (b, size, size, 3) uint8. Before them the first one is computed, untimed: it starts the
+        engine.
+
+    Returns
+    -------
+    float
+        Seconds, the median over batches.
+    """
+    taken = []
+    with concurrent.futures.ThreadPoolExecutor(base.at_once) as threads:
+        for batch in [batches[0], *batches]:
+            started = time.perf_counter()
+            list(threads.map(base, [batch] * base.at_once))
+            taken.append((time.perf_counter() - started) / base.at_once)
+    return float(np.median(taken[1:]))
 
 
 def load_base(

@@ -107,7 +107,9 @@ def resolve_engine(name: str) -> str:
     MissingExtraError
         When OpenVINO, or the backend that ``KERAS_BACKEND`` names, is asked for and not installed.
     """
-    name = meant_engine(name)
+    if name == "auto":
+        keras = not _has_openvino() or "KERAS_BACKEND" in os.environ or gpu_capability() is not None
+        name = "keras" if keras else "openvino"
     if name not in ("keras", "openvino"):
         raise HeadstartError(f"--engine {name}: expected auto, keras or openvino.")
     if name == "openvino":
@@ -115,15 +117,6 @@ def resolve_engine(name: str) -> str:
     else:
         require_backend()
     return name
-
-
-def meant_engine(name: str) -> str:
-    """Say which engine ``auto`` stands for on this machine; nothing is refused."""
-    if name != "auto":
-        return name
-    if not _has_openvino() or "KERAS_BACKEND" in os.environ or gpu_capability() is not None:
-        return "keras"
-    return "openvino"
 
 
 def require_same_engine(name: str, holder: str, anew: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import io
+import itertools
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from headstart.errors import DataError, UnreadableImageError
-from headstart.extract._bases import Bases, Waits
+from headstart.extract._bases import Bases
 from headstart.extract._inorder import InOrder
 from headstart.extract.decode import DECODING, MAX_PIXELS, decode
 from headstart.extract.hashing import read_file
@@ -55,7 +57,7 @@ def live_features(
     size
         The base's input height and width, in pixels.
     workers
-        Decoding threads.
+        Threads that decode and, where each can keep to a core, compute.
     max_pixels
         Pictures with more are not used.
     rule
@@ -73,15 +75,8 @@ def live_features(
     Raises
     ------
     DataError
-        If an array is no picture.
+        If an array is no picture; what was computed before is yielded first.
     """
-
-    def one(picture: Picture) -> NDArray[np.uint8] | Exception:
-        try:
-            return decode(_encoded(picture), size, max_pixels=max_pixels, rule=rule)
-        except (UnreadableImageError, OSError) as error:
-            return error
-
     unusable: dict[int, str] = {}
 
     def usable() -> Iterator[tuple[_Place, NDArray[np.uint8]]]:
@@ -95,15 +90,32 @@ def live_features(
                 unusable = {}
 
     ahead = 2 * base.batch_size + workers
-    with (
-        InOrder(one, pictures, threads=workers, ahead=ahead, name="decode") as line,
-        Bases[_Place]([base], Waits(), line.crew) as bases,
-    ):
-        for places, features in bases.compute(usable()):
-            passed = {position: reason for _, some in places for position, reason in some.items()}
-            yield [position for position, _ in places], features, passed
+    one = functools.partial(_decoded, size=size, max_pixels=max_pixels, rule=rule)
+    with InOrder(one, pictures, threads=workers, ahead=ahead, name="decode") as line:
+        bases = Bases[_Place]([base], line.crew)
+        try:
+            with bases:
+                for places, features in bases.compute(usable()):
+                    yield _batch(places, features)
+        except DataError:
+            yield from itertools.starmap(_batch, bases.left())
+            raise
     if unusable:
         yield [], {}, unusable
+
+
+def _batch(
+    places: list[_Place], features: dict[str, NDArray[np.float32]]
+) -> tuple[list[int], dict[str, NDArray[np.float32]], dict[int, str]]:
+    passed = {position: reason for _, some in places for position, reason in some.items()}
+    return [position for position, _ in places], features, passed
+
+
+def _decoded(picture: Picture, **options: Any) -> NDArray[np.uint8] | Exception:
+    try:
+        return decode(_encoded(picture), **options)
+    except (UnreadableImageError, OSError) as error:
+        return error
 
 
 def _encoded(picture: Picture) -> bytes:

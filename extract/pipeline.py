@@ -13,7 +13,7 @@ import numpy as np
 
 from headstart.cache import Draft
 from headstart.errors import DataError, ImageMemoryError, UnreadableImageError
-from headstart.extract._bases import Bases, Waits
+from headstart.extract._bases import Bases
 from headstart.extract._inorder import InOrder
 from headstart.extract.augment import Augmentation
 from headstart.extract.decode import DECODING, decode
@@ -373,22 +373,21 @@ def run_jobs(
         Called with the number of pictures done since the last call, and with the stage that limits
         the run: ``decoding``, ``the base``, ``writing``, or ``""`` as long as that is not known.
     """
-    waits = Waits()
-    line: Bases[RowId] = Bases(bases, waits, decoded.crew)
+    line: Bases[RowId] = Bases(bases, decoded.crew)
 
     def usable() -> Iterator[tuple[RowId, NDArray[np.uint8]]]:
-        for job, result in waits.on_each("decoding", decoded):
+        for job, result in line.waits.on_each("decoding", decoded):
             if on_error == "fail":
                 _stop(decoded.vanished, job, result)
             if isinstance(result, Exception):
                 _note(outcome, job, result)
-                progress(len(job.views), waits.limit)
+                progress(len(job.views), line.limit)
             else:
                 for view, pixels in zip(job.views, result, strict=True):
                     yield (job.row[0], view), pixels
 
     def keep(rows: list[RowId], features: Mapping[str, NDArray[Any]]) -> None:
-        with waits.on("writing"):
+        with line.waits.on("writing"):
             writer.put(rows, {name: features[layer] for name, layer in names.items()})
         outcome.computed.update(rows)
 
@@ -396,7 +395,7 @@ def run_jobs(
         with line:
             for rows, features in line.compute(usable()):
                 keep(rows, features)
-                progress(len(rows), waits.limit)
+                progress(len(rows), line.limit)
     except BaseException:
         for rows, features in line.left():  # computed is computed
             keep(rows, features)

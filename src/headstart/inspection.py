@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import concurrent.futures
 import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ import numpy as np
 
 from headstart.cache import LeftOut, Spec
 from headstart.errors import UnreadableImageError
-from headstart.extract.base import LayerInfo, layer_table, load_base
+from headstart.extract.base import LayerInfo, batch_seconds, layer_table, load_base
 from headstart.extract.decode import MAX_PIXELS
 from headstart.extract.layers import check_layers
 from headstart.extract.pipeline import Decoder, Decoding, distance, shard_rows
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from headstart.extract.plan import Source
 
 _MEASURED_BATCHES = 3  # after the one that starts the engine
-_BATCHES = 6  # of features at a time: three computed, one taken, two that wait to be written
+_BATCHES = 4  # of features beside those in the base: one done, one taken, two to be written
 _COPIES = 3  # of a shard: its rows, in one array, and as they are written
 
 
@@ -177,15 +176,9 @@ def _cost(
         precision="auto",
     )
     pixels = np.zeros((base.batch_size, size, size, 3), np.uint8)
-    taken = []
-    # In threads, as in a run: what an engine takes there is memory of its own.
-    with concurrent.futures.ThreadPoolExecutor(base.at_once) as threads:
-        for _ in range(1 + _MEASURED_BATCHES):
-            started = time.perf_counter()
-            list(threads.map(base, [pixels] * base.at_once))
-            taken.append((time.perf_counter() - started) / base.at_once)
+    taken = batch_seconds(base, [pixels] * _MEASURED_BATCHES)
     # Decoding and the base share the cores, so their times add up.
-    seconds = distinct * float(np.median(taken[1:])) / base.batch_size + decode_seconds
+    seconds = distinct * taken / base.batch_size + decode_seconds
     rows = [2 * int(np.prod(base.shapes[layer])) for layer in base.layers]
     ahead = distance(size, views=1, batch_size=base.batch_size, workers=speed.threads)
     return Cost(
@@ -194,18 +187,25 @@ def _cost(
         seconds=seconds,
         images_per_second=distinct / seconds,
         bytes=distinct * sum(rows),
-        memory=_peak_memory() + _held(rows, size, min(ahead, distinct), base.batch_size, distinct),
+        memory=_peak_memory()
+        + _held(
+            rows,
+            size,
+            decoded=min(ahead, distinct),
+            computed=(base.at_once + _BATCHES) * base.batch_size,
+            distinct=distinct,
+        ),
     )
 
 
-def _held(rows: list[int], size: int, ahead: int, batch_size: int, distinct: int) -> int:
+def _held(rows: list[int], size: int, *, decoded: int, computed: int, distinct: int) -> int:
     """Return the bytes a run holds beside the base, from the bytes of a row of each layer.
 
-    Those are pixels decoded ahead, float32 features on their way to the writer, and of each layer a
-    shard that fills.
+    Those are pixels of pictures `decoded` ahead, float32 features of pictures `computed` and on
+    their way to the writer, and of each layer a shard that fills.
     """
-    pixels = 3 * size**2 * ahead
-    features = _BATCHES * batch_size * 2 * sum(rows)
+    pixels = 3 * size**2 * decoded
+    features = computed * 2 * sum(rows)
     shards = _COPIES * sum(min(distinct, shard_rows(row)) * row for row in rows)
     return pixels + features + shards
 

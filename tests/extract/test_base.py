@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -20,11 +21,19 @@ import pytest
 from headstart.errors import HeadstartError, LayerError, WeightsError
 from headstart.extract import _keras_engine
 from headstart.extract import base as base_module
-from headstart.extract.base import Base, import_keras, keras_base, load_base, spread
+from headstart.extract.base import (
+    Base,
+    batch_seconds,
+    import_keras,
+    keras_base,
+    load_base,
+    spread,
+)
 from headstart.extract.engines import Program
 from headstart.extract.weights import WeightsFile, find_weights
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -243,16 +252,27 @@ def test_tensorflow_is_given_two_batches_on_processors(monkeypatch: pytest.Monke
     assert not base.per_core
 
 
+def _meeting(threads: int) -> Callable[[], None]:
+    """Return what each thread calls, the first time to wait for so many others."""
+    barrier, met = threading.Barrier(threads), threading.local()
+
+    def meet() -> None:
+        if not vars(met):
+            met.once = True
+            barrier.wait(60)
+
+    return meet
+
+
 def test_threads_that_run_out_of_memory_together_halve_the_batch_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each tries again with the half, which fits."""
-    together = threading.Barrier(2)
+    meets_once = _meeting(2)
 
     class Device(_SmallDevice):
         def __call__(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-            if len(pixels) > 3:
-                together.wait()
+            meets_once()
             return super().__call__(pixels)
 
     monkeypatch.setattr(
@@ -265,6 +285,46 @@ def test_threads_that_run_out_of_memory_together_halve_the_batch_once(
             expected = pixels.mean(axis=(1, 2, 3), dtype=np.float32)
             np.testing.assert_array_equal(found["mixed0"], expected)
     assert base.batch_size == 3
+
+
+def test_a_batch_that_lacks_what_others_hold_is_not_halved(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is tried again when they are done, with none beside it, and fits."""
+    lock, meets_once = threading.Lock(), _meeting(2)
+    inside, refused = 0, list[int]()
+
+    class Device:
+        """Has memory for one batch, whoever's."""
+
+        def __init__(self, program: Program) -> None:
+            pass
+
+        def __call__(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+            nonlocal inside
+            with lock:
+                inside += 1
+                short = inside > 1
+            try:
+                meets_once()
+                if short:
+                    refused.append(inside)
+                    raise MemoryError
+                time.sleep(0.01)
+                return {"mixed0": pixels.mean(axis=(1, 2, 3), dtype=np.float32)}
+            finally:
+                with lock:
+                    inside -= 1
+
+    monkeypatch.setattr(base_module, "start_engine", lambda _, program: Device(program))
+    base = load_base(RANDOM, size=75, layers=["mixed0"], batch_size=4)
+    batches = [_pictures(4, 75) + np.uint8(n) for n in range(6)]
+    with ThreadPoolExecutor(2) as pool:
+        for found, pixels in zip(pool.map(base, batches), batches, strict=True):
+            expected = pixels.mean(axis=(1, 2, 3), dtype=np.float32)
+            np.testing.assert_array_equal(found["mixed0"], expected)
+    assert refused
+    assert base.batch_size == 4
 
 
 def test_other_errors_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,6 +342,29 @@ def test_one_picture_too_large_for_memory_is_a_clear_error(monkeypatch: pytest.M
     base = load_base(RANDOM, size=75, layers=["mixed0"], batch_size=4)
     with pytest.raises(HeadstartError, match=r"Not even one picture of 75x75 .* --size"):
         base(_pictures(4, 75))
+
+
+def test_a_batch_is_timed_as_in_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With as many side by side as the base is best given, after one that is not timed."""
+    clock, meeting = 0.0, threading.Barrier(3)
+
+    class Device:
+        def __init__(self, program: Program) -> None:
+            pass
+
+        def __call__(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+            nonlocal clock
+            if meeting.wait(60) == 0:
+                clock += pixels[0, 0, 0, 0]
+            meeting.wait(60)
+            return {"mixed0": np.zeros((len(pixels), 1), np.float32)}
+
+    monkeypatch.setattr(base_module, "start_engine", lambda _, program: Device(program))
+    monkeypatch.setattr(Base, "at_once", 3)
+    monkeypatch.setattr(time, "perf_counter", lambda: clock)
+    base = load_base(RANDOM, size=75, layers=["mixed0"], batch_size=2)
+    batches = [np.full((2, 75, 75, 3), seconds, np.uint8) for seconds in (60, 6, 9, 3)]
+    assert batch_seconds(base, batches) == (6 + 9) / 2 / 3
 
 
 # --- several GPUs ------------------------------------------------------------------------------

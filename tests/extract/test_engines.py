@@ -285,6 +285,7 @@ def test_openvino_keeps_to_the_share_of_the_process(monkeypatch: pytest.MonkeyPa
     model = engine._free.get_nowait().get_compiled_model()
     assert engine._free.empty()
     assert model.get_property("INFERENCE_NUM_THREADS") == 1
+    assert model.get_property("NUM_STREAMS") == 1
     assert not model.get_property("ENABLE_CPU_PINNING")  # another process may have these cores
 
 
@@ -294,12 +295,29 @@ def test_openvino_keeps_to_the_share_of_the_process(monkeypatch: pytest.MonkeyPa
 def test_openvino_is_given_a_batch_for_each_core_or_each_few(
     monkeypatch: pytest.MonkeyPatch, threads: int, batches: int
 ) -> None:
-    """Eight at most, since each takes memory; as many cores for one as for another."""
+    """Eight at most, since each takes memory; as many cores for one as for another.
+
+    Threads that decode may compute where each has a core.
+    """
     engine = pytest.importorskip("headstart.extract._openvino_engine")
     monkeypatch.setattr(engine, "cores", lambda: threads)
+    monkeypatch.setattr("headstart.extract.base.cores", lambda: threads)
     base = load_base(RANDOM, size=75, layers=["mixed0"], engine="openvino")
     assert base.at_once == batches
-    assert base.per_core
+    assert base.per_core == (batches == threads)
+
+
+@pytest.mark.tensorflow
+def test_openvino_s_batches_have_a_stream_each() -> None:
+    """By its own account, on the cores there are."""
+    pytest.importorskip("openvino")
+    base = load_base(RANDOM, size=75, layers=["mixed0"], batch_size=2, engine="openvino")
+    base(_noise(1))
+    engine: Any = base._engine
+    model = engine._free.get_nowait().get_compiled_model()
+    assert engine._free.qsize() == base.at_once - 1
+    assert model.get_property("NUM_STREAMS") == base.at_once
+    assert model.get_property("INFERENCE_NUM_THREADS") == _hardware.cores()
 
 
 @pytest.mark.tensorflow

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import threading
 import time
+import weakref
 
 import pytest
 from hypothesis import given, settings
@@ -138,6 +140,57 @@ def test_a_crew_passes_errors_on_and_lets_go_of_what_is_cancelled() -> None:
     last.result(60)
     crew.close()
     assert done == [2]
+
+
+def test_a_crew_knows_what_it_was_busy_with_lately(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the seconds of its threads, of which long past ones count less."""
+    clock, crew = 0.0, Crew(1, "test")
+    monkeypatch.setattr(time, "perf_counter", lambda: clock)
+
+    def work(seconds: float) -> None:
+        nonlocal clock
+        clock += seconds
+
+    def spend(seconds: float, *, first: bool) -> None:
+        crew.submit(work, seconds, first=first).result(60)
+        crew.submit(work, 0).result(60)  # the time of the one before is noted by now
+
+    told = [crew.mostly_first]
+    spend(3, first=True)
+    told.append(crew.mostly_first)
+    spend(4, first=False)
+    told.append(crew.mostly_first)
+    for _ in range(20):
+        spend(9, first=True)
+    told.append(crew.mostly_first)
+    for _ in range(4):
+        spend(6, first=False)
+    told.append(crew.mostly_first)
+    assert told == [False, True, False, True, False]
+    crew.close()
+
+
+def test_a_crew_holds_no_error_that_nobody_holds() -> None:
+    """Nor what its traceback holds, such as a batch; nothing has to be collected for that."""
+
+    class Large:
+        pass
+
+    held = list[weakref.ref[Large]]()
+
+    def work(_: int) -> int:
+        large = Large()
+        held.append(weakref.ref(large))
+        raise ArithmeticError
+
+    crew = Crew(1, "test")
+    gc.disable()
+    try:
+        assert isinstance(crew.submit(work, 0).exception(60), ArithmeticError)
+        crew.close()
+        assert held[0]() is None
+    finally:
+        gc.enable()
 
 
 def test_closing_a_crew_waits_for_what_is_in_hand_alone() -> None:

@@ -67,17 +67,38 @@ def test_each_picture_has_its_features_or_a_reason_in_order(
     assert passed == list(range(len(wanted)))
 
 
-def test_what_is_no_picture_ends_it(files: list[Path]) -> None:
-    """With no thread left behind."""
-    wrong = np.zeros((8, 8), np.uint8)
+@pytest.mark.parametrize("per_core", [False, True])
+def test_what_is_no_picture_ends_it(files: list[Path], per_core: bool) -> None:
+    """What was computed before comes first; and no thread is left behind."""
+    wrong, found = np.zeros((8, 8), np.uint8), list[int]()
+    mine = base(2, at_once=3, per_core=per_core)
+
+    def take() -> None:
+        for positions, *_ in live_features([*files[:9], wrong], mine, size=SIZE, workers=3):
+            found.extend(positions)
+
     with pytest.raises(DataError, match=r"\(8, 8\)"):
-        list(live_features([files[0], wrong], base(4), size=SIZE, workers=2))
+        take()
+    assert found == list(range(2 * mine.calls))
+    assert len(found) >= 2
     assert not [t for t in threading.enumerate() if t.name.startswith(("decode", "base"))]
 
 
-def test_leaving_early_leaves_no_thread(files: list[Path]) -> None:
+def test_no_picture_loads_nothing(tmp_path: Path) -> None:
+    """A base is not asked how many batches it takes, for which it may need a framework."""
+
+    class Shy(fakes.FakeBase):
+        at_once = property(lambda _: pytest.fail("asked"), lambda *_: None)
+
+    shy: Any = Shy(fakes.fake_find_weights("imagenet"), size=SIZE, layers=["mixed0"])
+    ((positions, features, unusable),) = live_features([tmp_path], shy, size=SIZE, workers=2)
+    assert (positions, features, list(unusable)) == ([], {}, [0])
+
+
+@pytest.mark.parametrize("per_core", [False, True])
+def test_leaving_early_leaves_no_thread(files: list[Path], per_core: bool) -> None:
     """The rest is not computed."""
-    mine = base(2)
+    mine = base(2, per_core=per_core)
     stream = live_features(files, mine, size=SIZE, workers=2)
     next(stream)
     stream.close()  # type: ignore[attr-defined]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import hashlib
 import threading
@@ -287,9 +288,39 @@ def test_bases_share_the_size_of_batch_that_fits_each() -> None:
     """One short of memory does not split every batch it gets."""
     large, small = SlowBase(0, batch_size=8), SlowBase(1, batch_size=3)
     pictures = [((b"%d" % n, 0), np.zeros((8, 8, 3), np.uint8)) for n in range(10)]
-    with Bases[Any]([large, small], Waits(), Crew(1, "decode")) as bases:  # type: ignore[list-item]
+    with Bases[Any]([large, small], Crew(1, "decode")) as bases:  # type: ignore[list-item]
         sizes = [len(rows) for rows, _ in bases.compute(pictures)]
     assert sizes == [3, 3, 3, 1]
+
+
+def test_a_base_is_asked_nothing_before_there_is_a_batch() -> None:
+    """To say how many it takes at once it may have to load a framework."""
+
+    class Shy(SlowBase):
+        at_once = property(lambda _: pytest.fail("asked"), lambda *_: None)
+        per_core = property(lambda _: pytest.fail("asked"), lambda *_: None)
+
+    crew = Crew(1, "decode")
+    with Bases[Any]([Shy(0)], crew) as bases:  # type: ignore[list-item]
+        assert list(bases.compute([])) == []
+        assert bases.limit == ""
+    crew.close()
+
+
+def test_threads_of_its_own_end_also_if_the_wait_for_them_is_interrupted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(concurrent.futures, "wait", interrupted)
+    pictures = [((b"%d" % n, 0), np.zeros((8, 8, 3), np.uint8)) for n in range(10)]
+    with (
+        pytest.raises(KeyboardInterrupt),
+        Bases[Any]([SlowBase(0)], Crew(1, "decode")) as bases,  # type: ignore[list-item]
+    ):
+        next(bases.compute(pictures))
+    assert not [t for t in threading.enumerate() if t.name.startswith("base")]
 
 
 # --- what limits -------------------------------------------------------------------------------
@@ -320,10 +351,13 @@ def test_the_stage_waited_for_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     assert waits.limit == "writing"
 
 
+@pytest.mark.parametrize("per_core", [False, True])
 @pytest.mark.parametrize("slow", ["decoding", "the base", "writing"])
 def test_progress_names_the_limiting_stage(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: str, per_core: bool
 ) -> None:
+    """Also where the threads that decode are those that compute."""
+
     def slowly(function: Any) -> Any:
         def call(*arguments: Any, **options: Any) -> Any:
             time.sleep(0.01)
@@ -339,5 +373,8 @@ def test_progress_names_the_limiting_stage(
     }
     monkeypatch.setattr(*where[slow], slowly(getattr(*where[slow])))
     told: list[tuple[int, str]] = []
-    run_on([SlowBase(0, batch_size=1, pace=0)], jobs(tmp_path, 40), tmp_path / "store", told)
+    base = SlowBase(0, batch_size=1, pace=0)
+    base.per_core = per_core
+    run_on([base], jobs(tmp_path, 40), tmp_path / "store", told)
+    assert base.threads == ({"decode"} if per_core else {"base"})
     assert told[-1][1] == slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -104,16 +105,27 @@ def test_pooling_is_costed(
     assert "extraction at mixed7, max pooled: about" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("at_once", [1, 2, 8])
 def test_memory_counts_what_a_run_holds_beside_the_base(
-    pets: Path, monkeypatch: pytest.MonkeyPatch
+    pets: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
-    """Pixels ahead, six float32 batches, and three copies of each layer's filling shard."""
-    monkeypatch.setattr(inspection, "load_base", fakes.FakeBase)
+    """Pixels ahead, float32 batches, and three copies of each layer's filling shard.
+
+    Of batches there are as many as the base computes at once, and four done or on their way.
+    """
+
+    class Base(fakes.FakeBase):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            self.at_once = at_once
+
+    monkeypatch.setattr(inspection, "load_base", Base)
     monkeypatch.setattr(inspection, "_peak_memory", lambda: 0)
     found = inspect(pets, layers=("mixed7", "mixed5"))
     assert found.pictures is not None
     numbers = 3 * 3 * 4 + 2 * 2 * 3
-    expected = 20 * 3 * 150**2 + 6 * 32 * 4 * numbers + 3 * 20 * 2 * numbers
+    batches = (at_once + 4) * 32 * 4 * numbers
+    expected = 20 * 3 * 150**2 + batches + 3 * 20 * 2 * numbers
     assert found.pictures.cost.memory == expected
 
 

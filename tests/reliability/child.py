@@ -54,10 +54,13 @@ class LoggedBase(fakes.FakeBase):
 
     seconds = 0.0
     log = ""
+    #: Whether the threads that decode compute, too.
+    shared = False
     refuses: tuple[int, str] | None = None
 
     def __init__(self, weights: weights_module.WeightsFile, **options: Any) -> None:
         super().__init__(weights, **options)
+        self.per_core = self.shared
         self.tell: Any = tell
 
     def __call__(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
@@ -168,6 +171,7 @@ def begin(request: dict[str, Any], teller: Teller) -> int:
     vars(run)["Filling"] = ToldFilling
     vars(cli)["Interrupts"] = ToldInterrupts
     LoggedBase.seconds, LoggedBase.log = request.get("delay", 0.0), request.get("log", "")
+    LoggedBase.shared = request.get("shared", False)
     if "shard_rows" in request:
         pipeline._SHARD_ROWS = (request["shard_rows"],) * 2
     if request.get("no_locks"):

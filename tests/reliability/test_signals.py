@@ -69,13 +69,18 @@ def test_stopped_runs_end_and_resume(
     tmp_path: Path,
     figures: Callable[[str], None],
 ) -> None:
-    """Within 10 s, in one line, with exit code 1; the next run computes only what is missing."""
+    """Within 10 s, in one line, with exit code 1; the next run computes only what is missing.
+
+    In every other run the threads that decode compute, too.
+    """
     log = lab.Log(tmp_path / "log")
     stopped, slowest, late, kept, at_once = 0, 0.0, 0, 0, 0
     while stopped < count:
         store = tmp_path / f"store{stopped + late}"
         slow = {"root": str(tmp_path), "slow": 0.003}
-        running = forge.extract(data, store, delay=0.02, log=str(log.path), fault=slow)
+        shared = (stopped + late) % 2 == 1
+        options = {"delay": 0.02, "log": str(log.path), "fault": slow, "shared": shared}
+        running = forge.extract(data, store, **options)
         if stopped == 0:  # one at least is in the middle of its work
             until_shard(running, store)
         else:
