@@ -57,7 +57,7 @@ def live_features(
     size
         The base's input height and width, in pixels.
     workers
-        Threads that decode and, where each can keep to a core, compute.
+        Threads that decode and, with OpenVINO, compute.
     max_pixels
         Pictures with more are not used.
     rule

@@ -53,7 +53,7 @@ class InceptionFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     size, weights, engine, precision
         As for `headstart.extract`; the store's by default.
     workers : int, optional
-        Decoding threads.
+        Threads that decode and, with OpenVINO, compute.
 
     Examples
     --------

@@ -203,7 +203,8 @@ def _add_extract(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--workers",
         type=_count,
-        help="decoding threads; speed only (default: as many as processor cores, 2 at least)",
+        help="threads that decode and, with OpenVINO, compute; speed only (default: as many as "
+        "processor cores, 2 at least)",
     )
     _add_on(verb, "STORE")
     verb.add_argument(
@@ -372,7 +373,9 @@ def _add_predict(verb: argparse.ArgumentParser) -> None:
         help="the base's weights, needed for a model whose weights came from a file (default: by "
         "the name in its card)",
     )
-    verb.add_argument("--workers", type=_count, help="decoding threads; speed only")
+    verb.add_argument(
+        "--workers", type=_count, help="threads that decode and, with OpenVINO, compute; speed only"
+    )
 
 
 def _add_export(verb: argparse.ArgumentParser) -> None:
