@@ -376,30 +376,35 @@ def read_rows(dataset: h5py.Dataset, rows: NDArray[np.int64]) -> NDArray[Any]:
 
 
 def _inflated_rows(dataset: h5py.Dataset, rows: NDArray[np.int64]) -> NDArray[Any]:
-    result = np.empty((len(rows), *dataset.shape[1:]), dataset.dtype)
-    step, chunks, dtype = dataset.chunks[0], dataset.chunks, dataset.dtype
-    size = math.prod(chunks) * dtype.itemsize
+    chunks, dtype, source = dataset.chunks, dataset.dtype, dataset.id  # h5py asks HDF5 each time
+    result = np.empty((len(rows), *dataset.shape[1:]), dtype)
+    step, size = chunks[0], math.prod(chunks) * dtype.itemsize
+    corner = (0,) * (len(chunks) - 1)
     numbers, starts = np.unique(rows // step, return_index=True)
-    for number, first, last in zip(numbers * step, starts, [*starts[1:], len(rows)], strict=True):
-        chunk = np.frombuffer(_inflated(dataset, int(number), size), dtype).reshape(chunks)
-        np.take(chunk, rows[first:last] - number, 0, result[first:last], "clip")
+    firsts, starts = (numbers * step).tolist(), starts.tolist()
+    for row, first, last in zip(firsts, starts, [*starts[1:], len(rows)], strict=True):
+        chunk = np.frombuffer(_inflated(source, (row, *corner), size), dtype).reshape(chunks)
+        if step == 1:
+            result[first:last] = chunk
+        else:
+            np.take(chunk, rows[first:last] - row, 0, result[first:last], "clip")
     return result
 
 
-def _inflated(dataset: h5py.Dataset, row: int, size: int) -> bytes:
-    """Return the `size` bytes of the chunk that begins with `row`."""
+def _inflated(source: h5py.h5d.DatasetID, corner: tuple[int, ...], size: int) -> bytes:
+    """Return the `size` bytes of the chunk at `corner`."""
     data: bytes
-    skipped, data = dataset.id.read_direct_chunk((row, *[0] * (dataset.ndim - 1)))
+    skipped, data = source.read_direct_chunk(corner)
     whole = True
     if not skipped & 1:
         unpacker = zlib_ng.decompressobj()
         try:
             data = unpacker.decompress(data, size + 1)  # never more, whatever it would become
         except zlib_ng.error as error:  # type: ignore[misc]  # the stub calls the class an instance
-            raise ValueError(f"the chunk of row {row} cannot be inflated: {error}") from error
+            raise ValueError(f"the chunk of row {corner[0]} cannot be inflated: {error}") from error
         whole = unpacker.eof
     if len(data) != size or not whole:
-        raise ValueError(f"the chunk of row {row} has not the {size} bytes of its shape")
+        raise ValueError(f"the chunk of row {corner[0]} has not the {size} bytes of its shape")
     return data
 
 
