@@ -75,7 +75,9 @@ class Bases(Generic[_Row]):
     def __exit__(self, *_: object) -> None:
         """Let go of the batches not begun, and wait for those in hand."""
         try:
-            concurrent.futures.wait([future for _, future in self._line if not future.cancel()])
+            # The last first: what is computed has no gaps, as batches are begun in order.
+            begun = [future for _, future in reversed(self._line) if not future.cancel()]
+            concurrent.futures.wait(begun)
         finally:
             if self._crew is not None and self._crew is not self._decoders:
                 self._crew.close()

@@ -49,7 +49,10 @@ class Crew:
 
     @property
     def mostly_first(self) -> bool:
-        """Whether the threads were busier with what is to be done first, lately."""
+        """Whether the threads were busier with what is to be done first, lately.
+
+        By the clock: to wait for a file or for a base counts, too.
+        """
         then, first = self._spent
         return first > then
 
@@ -70,7 +73,8 @@ class Crew:
         with self._lock:
             first = bool(self._first)
             future, work, item = (self._first if first else self._then).popleft()
-        if future.set_running_or_notify_cancel():
+            begins = future.set_running_or_notify_cancel()  # none of its kind before the one before
+        if begins:
             started = time.perf_counter()
             try:
                 future.set_result(work(item))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import gc
 import math
 import threading
 import time
@@ -64,8 +65,8 @@ class Base:
 
     Every batch that reaches the device holds `batch_size` pictures, the last ones padded, so that
     one program is compiled and a picture's features do not depend on its company. When the device
-    runs out of memory, the batch is tried again with no other beside it; if it does not fit even
-    then, `batch_size` is halved. As many threads may call it as `at_once` says.
+    runs out of memory, `batch_size` is halved and the batch tried again, with no other beside it,
+    until one picture alone does not fit. As many threads may call it as `at_once` says.
 
     Attributes
     ----------
@@ -161,11 +162,15 @@ class Base:
 
     def _part(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Run the first of these pictures, as many as fit into memory."""
+        program = self._program
         with self._turns.beside():
             found = self._tried(pixels)
-        if found is None:  # other threads may hold what it lacks
-            with self._turns.alone():
+        if found is None:
+            with self._turns.alone():  # no other thread holds what it lacks
+                if program is self._program:  # nor has halved it meanwhile
+                    self._halve()
                 while found is None:
+                    gc.collect()  # engines whose programs hold them, such as Keras'
                     found = self._tried(pixels, alone=True)
         return found
 
@@ -178,8 +183,14 @@ class Base:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
+            if alone and self.batch_size == 1:
+                size = self._program.size
+                raise HeadstartError(
+                    f"Not even one picture of {size}x{size} pixels fits into memory. Free some, or "
+                    "take a smaller --size or an earlier --layer."
+                ) from error
             if alone:
-                self._shrink(error)
+                self._halve()
         return None
 
     def _batch(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
@@ -199,16 +210,11 @@ class Base:
                 self._engine = start_engine(self.engine, self._program)
             return self._program, self._engine
 
-    def _shrink(self, error: Exception) -> None:
-        """Halve the batch, for lack of memory; no other thread may be in it."""
-        if self.batch_size == 1:
-            size = self._program.size
-            raise HeadstartError(
-                f"Not even one picture of {size}x{size} pixels fits into memory. Free some, or "
-                "take a smaller --size or an earlier --layer."
-            ) from error
-        self._engine = None  # frees what it holds before the next one is made
-        self._program = replace(self._program, batch_size=self.batch_size // 2)
+    def _halve(self) -> None:
+        """Let go of the engine, and make batches half as large; no other thread may be in it."""
+        if self.batch_size > 1:
+            self._engine = None
+            self._program = replace(self._program, batch_size=self.batch_size // 2)
 
 
 def batch_seconds(base: Base, batches: Sequence[NDArray[np.uint8]]) -> float:

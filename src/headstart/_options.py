@@ -203,8 +203,8 @@ def _add_extract(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--workers",
         type=_count,
-        help="threads that decode and, with OpenVINO, compute; speed only (default: as many as "
-        "processor cores, 2 at least)",
+        help="threads that decode and, with OpenVINO, usually compute; speed only (default: as "
+        "many as processor cores, 2 at least)",
     )
     _add_on(verb, "STORE")
     verb.add_argument(
@@ -374,7 +374,9 @@ def _add_predict(verb: argparse.ArgumentParser) -> None:
         "the name in its card)",
     )
     verb.add_argument(
-        "--workers", type=_count, help="threads that decode and, with OpenVINO, compute; speed only"
+        "--workers",
+        type=_count,
+        help="threads that decode and, with OpenVINO, usually compute; speed only",
     )
 
 

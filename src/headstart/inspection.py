@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from headstart.extract.plan import Source
 
 _MEASURED_BATCHES = 3  # after the one that starts the engine
-_BATCHES = 4  # of features beside those in the base: one done, one taken, two to be written
+_BATCHES = 4  # of features beside those in the base: one put, two that wait, one packed
 _COPIES = 3  # of a shard: its rows, in one array, and as they are written
 
 
@@ -165,7 +165,7 @@ def _cost(
     speed: Speed,
     decode_seconds: float,
 ) -> Cost:
-    """Estimate a run: the slower of decoding (measured) and the base (a few batches)."""
+    """Estimate a run: decoding (measured) and the base (a few batches)."""
     distinct = len(set(source.sha256))
     base = load_base(
         find_weights("random"),
@@ -178,7 +178,7 @@ def _cost(
     pixels = np.zeros((base.batch_size, size, size, 3), np.uint8)
     taken = batch_seconds(base, [pixels] * _MEASURED_BATCHES)
     # Decoding and the base share the cores, so their times add up.
-    seconds = distinct * taken / base.batch_size + decode_seconds
+    seconds = distinct * taken / len(pixels) + decode_seconds
     rows = [2 * int(np.prod(base.shapes[layer])) for layer in base.layers]
     ahead = distance(size, views=1, batch_size=base.batch_size, workers=speed.threads)
     return Cost(

@@ -76,8 +76,10 @@ def test_whoever_asks_to_be_alone_is_not_overtaken() -> None:
         pool.submit(hold)
         assert inside.wait(60)
         waiting = pool.submit(alone)
-        while not turns._alone:
+        for _ in range(60_000):
             time.sleep(0.001)
+            if turns._alone:
+                break
         late = pool.submit(later)
         time.sleep(0.02)
         assert not waiting.done()

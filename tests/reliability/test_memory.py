@@ -121,15 +121,12 @@ def test_other_errors_propagate(
 def test_not_even_one_picture_fits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A batch of one that fails is one clear line, exit code 1, and no store.
-
-    The first batch is tried once more, with none beside it, before it is halved.
-    """
+    """A batch of one that fails is one clear line, exit code 1, and no store."""
     base = Cramped(monkeypatch, 0, SHORT[0])
     data, store = fakes.draw_classes(tmp_path / "data", per_class=2), tmp_path / "store"
     code = cli.main([str(word) for word in lab.extract_words(data, store)])
     assert code == 1
-    assert base.batches == [4, 4, 2, 1]
+    assert base.batches == [4, 2, 1]
     error = capsys.readouterr().err
     assert error.startswith("headstart: Not even one picture")
     assert error.count("\n") == 1
