@@ -9,7 +9,7 @@ side that takes eight times as long as the fastest takes one. A side that is not
 `--peers` names a folder for the peers' own environments, made on first use (3 GB); THINGSvision
 needs a Python 3.10 (`--python310`). An environment made there by hand, such as one with a PyTorch
 for CPUs alone, is taken as it is if it has a file `complete`. `--pictures` is a class folder of
-real pictures, for precision and storage. Everything takes some ten minutes on two cores.
+real pictures, for precision and storage. Everything takes a quarter of an hour on two cores.
 """
 
 from __future__ import annotations
@@ -27,11 +27,14 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jpegs import draw
 from storage import READ, storage
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 SIDES = Path(__file__).parent / "sides"
 TORCH = ["torch==2.13.0", "h5py", "numpy", "pillow", "platformdirs", "zlib-ng"]
@@ -53,12 +56,15 @@ def main() -> None:
         draw(folder / "warm", 64)
         report = {"machine": machine(), "images": options.images, "weights": options.weights}
         report |= race(folder, options)
-        report["roofline"] = roofline(folder, options, report["sides"])
+        lots = [in_turns(folder, options, report["sides"])]
         report["fresh"] = fresh(folder, options)
-        shares(report["roofline"], report["fresh"])
+        lots.append(in_turns(folder, options, report["sides"]))
         report["pooled"] = pooled(folder, options)
         if options.pictures:
             report["real pictures"] = real(folder, options)
+        lots.append(in_turns(folder, options, report["sides"]))
+    report["roofline"] = {name: roofline([lot[name] for lot in lots]) for name in lots[0]}
+    shares(report["roofline"], report["fresh"])
     report["acceptance"] = acceptance(report)
     report["minutes"] = round((time.perf_counter() - started) / 60, 1)
     print(table(report))
@@ -125,6 +131,14 @@ class Side:
         answer = self.answer()
         self.seconds.append(answer["seconds"] / answer["images"])
         self.core.append(answer["core"] / answer["images"])
+
+
+class Turn(NamedTuple):
+    """Core-seconds an image of each stage alone, then seconds and core-seconds of a run."""
+
+    stages: dict[str, float]
+    seconds: float
+    core: float
 
 
 def race(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -261,42 +275,53 @@ def environment(folder: Path, interpreter: str, packages: list[str]) -> str:
 # --- the roofline ------------------------------------------------------------------------------
 
 
-def roofline(folder: Path, options: argparse.Namespace, sides: dict[str, Any]) -> dict[str, Any]:
-    """Add up the stages, each measured alone, and see what share of that bound is reached.
+def in_turns(
+    folder: Path, options: argparse.Namespace, sides: dict[str, Any]
+) -> dict[str, list[Turn]]:
+    """Let the stages, each alone in a fresh process, and runs of a warm one take turns.
 
-    Stages and warm runs take turns, as a machine may drift by a tenth within minutes; medians.
+    A machine may drift by a tenth within minutes: so they take turns, and there are several lots
+    of turns in a run of this script, each with a process of its own.
     """
-    cores = len(os.sched_getaffinity(0))
-    found = {}
+    found: dict[str, list[Turn]] = {}
     for name in filter(OURS.__contains__, sides):
         where = (folder / "pictures", folder, OURS[name], options.weights)
         with (folder / f"{_slug(name)}-warm.log").open("w") as log:
             side = _start(_ours(folder, name, options.weights), log)
-        every = []
-        for turn in range(options.rounds):
-            every.append(_ask("stages", *where))
-            side.run(folder / f"{_slug(name)}-warm-{turn}")
+        out, stages = folder / f"{_slug(name)}-warm", [{}]  # of the first run, which warms up
+        for turn in range(1 + (options.rounds + 1) // 2):
+            if turn:
+                stages.append(_ask("stages", *where))
+            side.run(out)
+            _remove(out)
         side.process.communicate()
-        totals = [sum(stages.values()) for stages in every]
-        walls, works = side.seconds, side.core
-        reached = {
-            "wall": [total / cores / wall for total, wall in zip(totals, walls, strict=True)],
-            "core": [total / work for total, work in zip(totals, works, strict=True)],
-        }
-        found[name] = {
-            "core-ms/image": {
-                stage: round(1000 * statistics.median(each[stage] for each in every), 2)
-                for stage in every[0]
-            },
-            "bound, images/s": round(cores / statistics.median(totals), 1),
-            "images/s, in turns": round(1 / statistics.median(side.seconds), 1),
-            **{
-                f"share reached, {kind}": round(statistics.median(shares), 3)
-                for kind, shares in reached.items()
-            },
-            "of each round, wall": [round(share, 3) for share in reached["wall"]],
-        }
+        turns = zip(stages, side.seconds, side.core, strict=True)
+        found[name] = [Turn(*turn) for turn in turns][1:]
     return found
+
+
+def roofline(lots: Sequence[Sequence[Turn]]) -> dict[str, Any]:
+    """Add up the stages, and see what share of that bound is reached; medians over turns."""
+    cores, turns = len(os.sched_getaffinity(0)), [turn for lot in lots for turn in lot]
+    totals = [sum(turn.stages.values()) for turn in turns]
+    reached = {
+        "wall": [total / cores / turn.seconds for total, turn in zip(totals, turns, strict=True)],
+        "core": [total / turn.core for total, turn in zip(totals, turns, strict=True)],
+    }
+    walls = iter(reached["wall"])
+    return {
+        "core-ms/image": {
+            stage: round(1000 * statistics.median(turn.stages[stage] for turn in turns), 2)
+            for stage in turns[0].stages
+        },
+        "bound, images/s": round(cores / statistics.median(totals), 1),
+        "images/s, in turns": round(1 / statistics.median(turn.seconds for turn in turns), 1),
+        **{
+            f"share reached, {kind}": round(statistics.median(shares), 3)
+            for kind, shares in reached.items()
+        },
+        "of each turn, wall, by lots": [[round(next(walls), 3) for _ in lot] for lot in lots],
+    }
 
 
 def fresh(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
