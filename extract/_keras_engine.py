@@ -29,12 +29,16 @@ if TYPE_CHECKING:
 
     from headstart.extract.engines import Program
 
+_FEW = 4  # cores, each of which has a batch
+
 
 class KerasEngine:
     """A program compiled by Keras' backend, its weights constants of it.
 
     Constants let TensorFlow lay the weights out once for its kernels, where variables would be
-    laid out anew at every batch.
+    laid out anew at every batch. On few processor cores TensorFlow runs a batch in the thread that
+    brings it: its own threads wait for each other once a layer, and get into the way of those that
+    decode.
     """
 
     def __init__(self, program: Program) -> None:
@@ -46,14 +50,13 @@ class KerasEngine:
 
     def __call__(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
         """Run one full batch; see `Engine`."""
-        ops, device = self._keras.ops, self._program.device
-        with self._keras.device(device) if device else contextlib.nullcontext():
-            outputs = self._run(ops.convert_to_tensor(pixels))
-        return {name: ops.convert_to_numpy(output) for name, output in outputs.items()}
+        return self._run(pixels)
 
-    def _compile(self) -> Callable[[Any], dict[str, Any]]:
+    def _compile(self) -> Callable[[NDArray[np.uint8]], dict[str, NDArray[np.float32]]]:
         """Compile for TensorFlow (by XLA on a GPU alone: it loses on a CPU) and JAX."""
-        backend = self._keras.backend.backend()
+        backend, device, ops = self._keras.backend.backend(), self._program.device, self._keras.ops
+        if per_core() and not device:
+            return self._in_callers()
         if backend == "tensorflow":
             tensorflow = importlib.import_module("tensorflow")
             compiled = tensorflow.function(self._forward, autograph=False, jit_compile=bool(gpus()))
@@ -61,7 +64,29 @@ class KerasEngine:
             compiled = importlib.import_module("jax").jit(self._forward)
         else:
             compiled = self._forward
-        return compiled  # type: ignore[no-any-return]
+
+        def run(pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+            with self._keras.device(device) if device else contextlib.nullcontext():
+                outputs = compiled(ops.convert_to_tensor(pixels))
+            return {name: ops.convert_to_numpy(output) for name, output in outputs.items()}
+
+        return run
+
+    def _in_callers(self) -> Callable[[NDArray[np.uint8]], dict[str, NDArray[np.float32]]]:
+        """Make a session whose every run stays in the thread that calls it.
+
+        Its pool of threads is its own if `import_keras` came before TensorFlow's first operation;
+        else it is that of the process, and a run takes a few percent longer.
+        """
+        tensorflow = importlib.import_module("tensorflow")
+        v1, program, graph = tensorflow.compat.v1, self._program, tensorflow.Graph()
+        with graph.as_default():
+            shape = (program.batch_size, program.size, program.size, 3)
+            pixels = v1.placeholder(tensorflow.uint8, shape)
+            outputs = self._forward(pixels)
+        config = v1.ConfigProto(intra_op_parallelism_threads=1, inter_op_parallelism_threads=-1)
+        session = v1.Session(graph=graph, config=config)
+        return lambda batch: session.run(outputs, {pixels: batch})
 
     def _forward(self, pixels: Any) -> dict[str, Any]:
         """Trace the program from uint8 pixels to float32 outputs."""
@@ -122,10 +147,18 @@ class KerasEngine:
 def at_once() -> int:
     """Return the number of batches that are best run side by side, each by a thread.
 
-    On processors TensorFlow's threads wait for each other once a layer: a second batch has work
-    for those that wait. It is not measured for other backends.
+    One for each of a few processor cores. On more TensorFlow's threads wait for each other once a
+    layer, and a second batch has work for those that wait; it is not measured for other backends.
+    Each takes memory of its own, about 230 MB for 32 pictures of 150x150.
     """
-    return min(2, cores()) if _on_processors() else 1
+    if per_core():
+        return cores()
+    return 2 if _on_processors() else 1
+
+
+def per_core() -> bool:
+    """Tell whether each batch keeps to one core."""
+    return cores() <= _FEW and _on_processors()
 
 
 def _on_processors() -> bool:

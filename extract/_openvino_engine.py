@@ -75,6 +75,11 @@ def at_once() -> int:
     return max(n for n in range(1, _MOST + 1) if threads % n == 0)
 
 
+def per_core() -> bool:
+    """Tell whether each batch keeps to one core."""
+    return at_once() == cores()
+
+
 def _model(program: Program) -> Any:
     graph, size = program.graph, program.size
     pixels = ops.parameter([program.batch_size, size, size, 3], np.uint8)

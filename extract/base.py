@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headstart._hardware import cores, gpu_capability
+from headstart._hardware import gpu_capability
 from headstart._keras import import_keras
 from headstart.errors import HeadstartError
 from headstart.extract._arrays import Arrays, read_arrays
@@ -94,13 +94,7 @@ class Base:
     @property
     def at_once(self) -> int:
         """The number of batches it is best given side by side, each by a thread."""
-        if self.engine == "openvino":
-            from headstart.extract import _openvino_engine
-
-            return _openvino_engine.at_once()
-        from headstart.extract import _keras_engine
-
-        return _keras_engine.at_once()
+        return int(self._module.at_once())
 
     @property
     def per_core(self) -> bool:
@@ -109,7 +103,18 @@ class Base:
         Threads that decode may then compute as well, so that no more of them work than there are
         cores. Otherwise whoever computes waits, for a GPU or for other threads.
         """
-        return self.engine == "openvino" and self.at_once == cores()
+        return bool(self._module.per_core())
+
+    @property
+    def _module(self) -> Any:
+        """What knows how the engine is best used; only now is its framework loaded."""
+        if self.engine == "openvino":
+            from headstart.extract import _openvino_engine
+
+            return _openvino_engine
+        from headstart.extract import _keras_engine
+
+        return _keras_engine
 
     @property
     def precision(self) -> str:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 _LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
+_OWN_POOLS = "TF_OVERRIDE_GLOBAL_THREADPOOL"  # else what wakes TensorFlow sets every pool's size
 _BACKENDS = ("tensorflow", "jax", "torch")
 
 
@@ -64,6 +65,7 @@ def import_keras() -> Any:
         When the backend is not installed.
     """
     require_backend()
+    os.environ.setdefault(_OWN_POOLS, "1")
     with _quietly("keras") as first, _uncollected_once("keras"):
         import keras
 
@@ -74,6 +76,7 @@ def import_keras() -> Any:
 
 def import_tensorflow() -> Any:
     """Import ``tensorflow``, as quietly, and wake no device."""
+    os.environ.setdefault(_OWN_POOLS, "1")
     with _quietly("tensorflow"), _uncollected_once("tensorflow"):
         import tensorflow as tf
     return tf

@@ -237,20 +237,69 @@ def test_what_did_not_fit_is_gone_before_less_is_tried(monkeypatch: pytest.Monke
     assert [base.batch_size, len(started)] == [3, 3]
 
 
-def test_tensorflow_is_given_two_batches_on_processors(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a GPU, or one core, it is one."""
+@pytest.mark.parametrize(
+    ("threads", "devices", "batches", "alone"),
+    [
+        (1, [], 1, True),
+        (2, [], 2, True),
+        (4, [], 4, True),
+        (5, [], 2, False),
+        (64, [], 2, False),
+        (4, ["gpu:0"], 1, False),
+    ],
+)
+def test_tensorflow_is_given_a_batch_for_each_of_a_few_cores(
+    monkeypatch: pytest.MonkeyPatch, threads: int, devices: list[str], batches: int, alone: bool
+) -> None:
+    """On more it is two at a time, with a GPU one."""
     if import_keras().backend.backend() != "tensorflow":
         pytest.skip("measured for TensorFlow alone")
+    monkeypatch.setattr(_keras_engine, "cores", lambda: threads)
+    monkeypatch.setattr(_keras_engine, "gpus", lambda: devices)
     base = load_base(RANDOM, size=75, layers=["mixed0"])
-    monkeypatch.setattr(_keras_engine, "cores", lambda: 4)
-    monkeypatch.setattr(_keras_engine, "gpus", list)
-    assert base.at_once == 2
-    monkeypatch.setattr(_keras_engine, "cores", lambda: 1)
-    assert base.at_once == 1
-    monkeypatch.setattr(_keras_engine, "cores", lambda: 4)
-    monkeypatch.setattr(_keras_engine, "gpus", lambda: ["gpu:0"])
-    assert base.at_once == 1
-    assert not base.per_core
+    assert (base.at_once, base.per_core) == (batches, alone)
+
+
+@pytest.mark.parametrize("pool", ["none", "avg", "max"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_tensorflow_s_features_are_the_same_on_few_cores_and_on_many(
+    monkeypatch: pytest.MonkeyPatch, precision: str, pool: str
+) -> None:
+    """Bit for bit: in the thread that calls, or with all of TensorFlow's."""
+    found = []
+    for threads in (2, 8):
+        monkeypatch.setattr(_keras_engine, "cores", lambda threads=threads: threads)
+        options: dict[str, Any] = {"precision": precision, "pool": pool, "batch_size": 4}
+        base = load_base(RANDOM, size=75, layers=["mixed7", "mixed2"], **options)
+        found.append(base(_pictures(6, 75)))
+    for layer, array in found[0].items():
+        np.testing.assert_array_equal(array, found[1][layer])
+
+
+def test_tensorflow_stays_in_the_thread_that_calls() -> None:
+    """On few cores no other thread of the process works meanwhile; elsewhere some do."""
+    if import_keras().backend.backend() != "tensorflow":
+        pytest.skip("of TensorFlow alone")
+    program = (
+        "import time, numpy as np\n"
+        "from headstart.extract import _keras_engine\n"
+        "from headstart.extract.base import load_base\n"
+        "from headstart.extract.weights import find_weights\n"
+        "for threads in (2, 8):\n"
+        "    _keras_engine.cores = lambda: threads\n"
+        "    base = load_base(find_weights('random'), size=75, layers=['mixed7'])\n"
+        "    pixels = np.zeros((32, 75, 75, 3), np.uint8)\n"
+        "    base(pixels)\n"
+        "    mine, all_ = time.thread_time(), time.process_time()\n"
+        "    for _ in range(5):\n"
+        "        base(pixels)\n"
+        "    print((time.thread_time() - mine) / (time.process_time() - all_))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    few, many = map(float, done.stdout.split())
+    assert many < 0.6 < 0.9 < few
 
 
 def _meeting(threads: int) -> Callable[[], None]:

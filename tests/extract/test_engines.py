@@ -301,7 +301,6 @@ def test_openvino_is_given_a_batch_for_each_core_or_each_few(
     """
     engine = pytest.importorskip("headstart.extract._openvino_engine")
     monkeypatch.setattr(engine, "cores", lambda: threads)
-    monkeypatch.setattr("headstart.extract.base.cores", lambda: threads)
     base = load_base(RANDOM, size=75, layers=["mixed0"], engine="openvino")
     assert base.at_once == batches
     assert base.per_core == (batches == threads)
