@@ -101,8 +101,8 @@ def extract(
     on_error
         ``"ledger"``: note a picture that cannot be used and go on; ``"fail"``: stop.
     batch_size, workers
-        Pictures in a batch; threads that decode and, with OpenVINO, usually compute. They change
-        speed, never values.
+        Pictures in a batch; threads that decode and, usually, compute. They change speed, never
+        values.
     progress
         Called with stage, done, total; the stage may end in what limits it, in brackets.
 

@@ -149,7 +149,7 @@ def at_once() -> int:
 
     One for each of a few processor cores. On more TensorFlow's threads wait for each other once a
     layer, and a second batch has work for those that wait; it is not measured for other backends.
-    Each takes memory of its own, about 230 MB for 32 pictures of 150x150.
+    Each takes memory of its own, about 210 MB for 32 pictures of 150x150.
     """
     if per_core():
         return cores()

@@ -57,7 +57,7 @@ def live_features(
     size
         The base's input height and width, in pixels.
     workers
-        Threads that decode and, with OpenVINO, usually compute.
+        Threads that decode and, usually, compute.
     max_pixels
         Pictures with more are not used.
     rule

@@ -210,7 +210,7 @@ class Model:
         pictures
             Files, or decoded pictures (height, width, 3) uint8 of any size; or one of them.
         workers
-            Threads that decode and, with OpenVINO, usually compute; the number of cores by default.
+            Threads that decode and, usually, compute; the number of cores by default.
         progress
             Called with ("predicting", done, total).
 

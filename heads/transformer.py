@@ -53,7 +53,7 @@ class InceptionFeatures(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     size, weights, engine, precision
         As for `headstart.extract`; the store's by default.
     workers : int, optional
-        Threads that decode and, with OpenVINO, usually compute.
+        Threads that decode and, usually, compute.
 
     Examples
     --------

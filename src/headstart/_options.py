@@ -203,8 +203,8 @@ def _add_extract(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--workers",
         type=_count,
-        help="threads that decode and, with OpenVINO, usually compute; speed only (default: as "
-        "many as processor cores, 2 at least)",
+        help="threads that decode and, usually, compute; speed only (default: as many as processor "
+        "cores, 2 at least)",
     )
     _add_on(verb, "STORE")
     verb.add_argument(
@@ -376,7 +376,7 @@ def _add_predict(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         "--workers",
         type=_count,
-        help="threads that decode and, with OpenVINO, usually compute; speed only",
+        help="threads that decode and, usually, compute; speed only",
     )
 
 
